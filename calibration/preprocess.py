@@ -1,0 +1,120 @@
+"""The one way from an image to the network's input, and from its logits back to labels.
+
+Torch, calibration, validation and prediction all go through here.
+"""
+
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from calibration.voc import IGNORE_LABEL, UInt8Array
+
+MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB, for values in 0…1
+STD = (0.229, 0.224, 0.225)
+
+Float32Array = NDArray[np.float32]
+Size = tuple[int, int]  # height, width
+
+
+class Fit(StrEnum):
+    """How an image of any size becomes the network's input."""
+
+    CROP = "crop"  # scaled to cover the input, centre cropped
+    SQUASH = "squash"  # scaled to the input, aspect ratio not kept
+    PAD = "pad"  # scaled to fit inside the input; right and bottom padded, and ignored
+
+
+def fit_image(image: UInt8Array, fit: Fit, size: Size) -> UInt8Array:
+    """Scale an image (H, W, 3), bilinear, to (height, width, 3); padding has ImageNet's mean."""
+    fill = tuple(round(255 * m) for m in MEAN)
+    picture = _fit(Image.fromarray(image), fit, size, Image.Resampling.BILINEAR, fill)
+    return np.asarray(picture)
+
+
+def fit_mask(mask: UInt8Array, fit: Fit, size: Size) -> UInt8Array:
+    """Scale labels (H, W), nearest, to (height, width); padding has the ignored label."""
+    return np.asarray(_fit(Image.fromarray(mask), fit, size, Image.Resampling.NEAREST, IGNORE_LABEL))
+
+
+def normalize(image: UInt8Array) -> Float32Array:
+    """Return an RGB image (H, W, 3) as the input tensor (1, 3, H, W): (x / 255 - mean) / std."""
+    scale = 1 / (255 * np.array(STD, dtype=np.float32))
+    shift = -np.array(MEAN, dtype=np.float32) / np.array(STD, dtype=np.float32)
+    planes = np.empty((1, 3, *image.shape[:2]), dtype=np.float32)
+    for channel in range(3):
+        np.multiply(image[:, :, channel], scale[channel], out=planes[0, channel])
+        planes[0, channel] += shift[channel]
+    return planes
+
+
+def preprocess(image: UInt8Array, fit: Fit, size: Size) -> Float32Array:
+    """Return an RGB image of any size as the network's input, float32 (1, 3, height, width)."""
+    return normalize(fit_image(image, fit, size))
+
+
+def logits_to_labels(logits: Float32Array, size: Size) -> UInt8Array:
+    """Resize logits (C, h, w) to ``size``, bilinear (half-pixel centres), and take the argmax.
+
+    Equal, pixel for pixel, to resizing all C planes, at a fraction of the cost: a resized logit is
+    a convex combination of its four neighbours, so where one class wins (or ties as the lowest
+    index) at all four, it wins in between too. Only the other pixels are interpolated.
+
+    Returns:
+        Labels, uint8 (height, width).
+    """
+    if logits.shape[1:] == size:
+        return logits.argmax(axis=0).astype(np.uint8)
+    top, bottom, wy = _neighbours(logits.shape[1], size[0])
+    left, right, wx = _neighbours(logits.shape[2], size[1])
+    # (h, w, C): the argmax and the gathers below both read the classes of one pixel together
+    pixels = np.ascontiguousarray(logits.transpose(1, 2, 0))
+    winners = pixels.argmax(axis=2).astype(np.uint8)
+    upper, lower = winners[top], winners[bottom]
+    labels = upper[:, left]
+    unsure = labels != upper[:, right]
+    unsure |= labels != lower[:, left]
+    unsure |= labels != lower[:, right]
+    y, x = np.nonzero(unsure)
+    t, b, l, r = top[y], bottom[y], left[x], right[x]  # noqa: E741
+    v, h = wy[y, None], wx[x, None]
+    above = pixels[t, l] * (1 - h) + pixels[t, r] * h
+    below = pixels[b, l] * (1 - h) + pixels[b, r] * h
+    labels[y, x] = (above * (1 - v) + below * v).argmax(axis=1)
+    return labels
+
+
+def _neighbours(
+    source: int, target: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32Array]:
+    """Return, for each target pixel, its two source pixels and the weight of the second one."""
+    # x_source = (x_target + 0.5) * source / target - 0.5, clamped: ONNX Resize, half_pixel
+    position = (np.arange(target) + 0.5) * (source / target) - 0.5
+    position = position.clip(0, source - 1)
+    first = position.astype(np.intp)
+    second = np.minimum(first + 1, source - 1)
+    return first, second, (position - first).astype(np.float32)
+
+
+def _fit(
+    picture: Image.Image,
+    fit: Fit,
+    size: Size,
+    resample: Image.Resampling,
+    fill: int | tuple[int, ...],
+) -> Image.Image:
+    height, width = size
+    if fit is Fit.SQUASH:
+        return picture.resize((width, height), resample)
+    ratios = (width / picture.width, height / picture.height)
+    scale = max(ratios) if fit is Fit.CROP else min(ratios)
+    scaled = picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), resample
+    )
+    if fit is Fit.PAD:
+        canvas = Image.new(picture.mode, (width, height), fill)  # type: ignore[arg-type]
+        canvas.paste(scaled, (0, 0))
+        return canvas
+    left, top = (scaled.width - width) // 2, (scaled.height - height) // 2
+    return scaled.crop((left, top, left + width, top + height))

@@ -1,0 +1,27 @@
+"""What a RefineNet is: the networks, their parameters, their cost. Needs torch only."""
+
+from models.checkpoint import (
+    WeightsSource,
+    build_with_weights,
+    find_weights,
+    load_checkpoint,
+    state_dict_hash,
+)
+from models.cost import count_macs, count_parameters
+from models.errors import ModelError
+from models.variants import DEFAULT_VARIANT, VARIANTS, Variant, build
+
+__all__ = [
+    "DEFAULT_VARIANT",
+    "VARIANTS",
+    "ModelError",
+    "Variant",
+    "WeightsSource",
+    "build",
+    "build_with_weights",
+    "count_macs",
+    "count_parameters",
+    "find_weights",
+    "load_checkpoint",
+    "state_dict_hash",
+]

@@ -1,0 +1,208 @@
+"""Finding, reading and checking parameters."""
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models.errors import ModelError
+from models.variants import build, find_variant
+
+SHIPPED = Path(__file__).parent / "weights"
+WRAPPERS = ("state_dict", "model")  # keys under which training scripts store the parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource:
+    """Where a variant's parameters come from.
+
+    ``kind`` is "file" (given by the user), "cache" (torch's), "repository", or "random".
+    """
+
+    kind: str
+    path: Path | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether an accuracy measured with these parameters means anything."""
+        return self.kind != "random"
+
+    def __str__(self) -> str:
+        return self.kind if self.path is None else f"{self.kind} {self.path}"
+
+
+def find_weights(variant_id: str, weights: Path | None = None) -> WeightsSource:
+    """Return where the parameters of ``variant_id`` are, the first that exists of:
+
+    ``weights``; the reference file in torch's cache (``$TORCH_HOME/models``, by default
+    ``~/.torch/models``); the file that ships with the repository; else seeded random ones.
+
+    Raises:
+        ModelError: the variant is unknown, or ``weights`` is given and is no file.
+    """
+    variant = find_variant(variant_id)
+    if weights is not None:
+        if not weights.is_file():
+            raise ModelError(f"no checkpoint at {weights}: pass the path of an existing file")
+        return WeightsSource(kind="file", path=weights)
+    torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".torch")
+    cached = torch_home / "models" / variant.upstream_file
+    if cached.is_file():
+        return WeightsSource(kind="cache", path=cached)
+    shipped = SHIPPED / f"{variant_id}.safetensors"
+    if shipped.is_file():
+        return WeightsSource(kind="repository", path=shipped)
+    return WeightsSource(kind="random")
+
+
+def build_with_weights(
+    variant_id: str, weights: Path | None = None, num_classes: int = 21
+) -> tuple[nn.Module, WeightsSource]:
+    """Build a network and fill it from where :func:`find_weights` points to.
+
+    Raises:
+        ModelError: as :func:`find_weights` and :func:`load_checkpoint`.
+    """
+    source = find_weights(variant_id, weights)
+    module = build(variant_id, num_classes)
+    if source.path is None:
+        fill_random(module)
+    else:
+        load_checkpoint(module, source.path)
+    return module, source
+
+
+def load_checkpoint(module: nn.Module, path: Path | str) -> None:
+    """Fill ``module`` in place, strictly, with the parameters in ``path``.
+
+    Reads safetensors, and torch files with ``weights_only=True`` (no code in them is run): a plain
+    state dict, or one under ``state_dict`` or ``model``; a ``module.`` prefix is dropped.
+
+    Raises:
+        ModelError: the file cannot be read, or it has missing, unexpected, wrongly shaped or
+            non-finite entries; the message names the first few and the counts.
+    """
+    path = Path(path)
+    state = read_state_dict(path)
+    problems = _problems(module.state_dict(), state)
+    if problems:
+        raise ModelError(f"{path} does not fit {type(module).__name__}: {'; '.join(problems)}")
+    module.load_state_dict(_with_counters(module, state), strict=True)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Return the parameters in ``path`` by name; raises ModelError as :func:`load_checkpoint`."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"no checkpoint at {path}: pass the path of an existing file") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{path} is no readable safetensors file: {_one_line(error)}") from None
+    except Exception as error:  # torch.load raises anything, from KeyError to UnpicklingError
+        raise ModelError(
+            f"{path} is no torch checkpoint that can be read without running code in it "
+            f"({_one_line(error)}): save a plain state dict, or safetensors"
+        ) from None
+    return _unwrap(content, path)
+
+
+def state_dict_hash(module: nn.Module) -> str:
+    """Return the SHA-256 of names, shapes and values, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if name.endswith("num_batches_tracked"):
+            continue  # plays no part in inference
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fill_random(module: nn.Module, seed: int = 0) -> None:
+    """Fill ``module`` in place with seeded random parameters, alike on every machine.
+
+    Convolutions get He et al.'s normal initialization (arXiv 1502.01852, fan in); what is added to
+    a shortcut is scaled down so that activations neither vanish nor grow with depth.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in sorted(module.state_dict().items()):
+            if tensor.dim() == 4:
+                std = math.sqrt(2 / tensor[0].numel())
+                tensor.normal_(0, std, generator=generator).mul_(_residual_scale(name))
+            elif name.endswith(("running_mean", "bias")):
+                tensor.normal_(0, 0.1, generator=generator)
+            elif name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            elif name.endswith("weight"):  # of a batch normalization
+                tensor.uniform_(0.5, 1.5, generator=generator).mul_(_residual_scale(name))
+
+
+def _residual_scale(name: str) -> float:
+    """Return 0.25 for the last parameters of a residual branch, 1 for all others."""
+    last = ("_outvar_dimred.weight", "_conv_relu_varout_dimred.weight", "bn3.weight")
+    return 0.25 if name.endswith((*last, "output.2.1.weight")) else 1.0
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the state dict inside a loaded torch file."""
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ModelError(
+            f"{path} holds {type(content).__name__}, not a state dict: save model.state_dict(), "
+            f"plain or under one of {', '.join(WRAPPERS)}"
+        )
+    foreign = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise ModelError(
+            f"{path} holds {len(foreign)} entries that are no tensors ({_first(foreign)}): save "
+            "model.state_dict()"
+        )
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Return what keeps ``found`` from being loaded, a phrase for each kind of problem."""
+    optional = {key for key in expected if key.endswith("num_batches_tracked")}
+    shared = expected.keys() & found.keys()
+    kinds = {
+        "missing": expected.keys() - found.keys() - optional,
+        "unexpected": found.keys() - expected.keys(),
+        "wrongly shaped": {
+            f"{key} {list(found[key].shape)} instead of {list(expected[key].shape)}"
+            for key in shared
+            if found[key].shape != expected[key].shape
+        },
+        "NaN or infinite": {key for key in shared if not bool(found[key].isfinite().all())},
+    }
+    return [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys]
+
+
+def _with_counters(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add the ``num_batches_tracked`` counters that old torch versions did not write."""
+    counters = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
+    return {**counters, **state}
+
+
+def _first(names: Any, count: int = 3) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:count]) + (", …" if len(ordered) > count else "")
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

@@ -1,0 +1,87 @@
+"""The five networks, and the figures that others published for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from models.errors import ModelError
+from models.refinenet import MobileRefineNet, RefineNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One network of the family. IoU figures are percentages on VOC2012 val as their source quotes."""
+
+    full_name: str
+    upstream_file: str  # the reference checkpoint's file name
+    published_miou: float  # single scale, the paper's or its repository's
+    vacc_fp16_miou: float  # VACC model zoo: squash to 500x500
+    vacc_int8_miou: float
+    factory: Callable[[int], nn.Module]  # number of classes -> network
+
+
+VARIANTS: dict[str, Variant] = {
+    "rf101": Variant(
+        full_name="RefineNet-ResNet101",
+        upstream_file="rf101_voc.pth.tar",
+        published_miou=80.5,
+        vacc_fp16_miou=78.037,
+        vacc_int8_miou=76.935,
+        factory=lambda classes: RefineNet(101, classes, lightweight=False),
+    ),
+    "rf-lw50": Variant(
+        full_name="RefineNet-LW-ResNet50",
+        upstream_file="rf_lw50_voc.pth.tar",
+        published_miou=78.5,
+        vacc_fp16_miou=80.270,
+        vacc_int8_miou=80.144,
+        factory=lambda classes: RefineNet(50, classes, lightweight=True),
+    ),
+    "rf-lw101": Variant(
+        full_name="RefineNet-LW-ResNet101",
+        upstream_file="rf_lw101_voc.pth.tar",
+        published_miou=80.3,
+        vacc_fp16_miou=77.702,
+        vacc_int8_miou=77.188,
+        factory=lambda classes: RefineNet(101, classes, lightweight=True),
+    ),
+    "rf-lw152": Variant(
+        full_name="RefineNet-LW-ResNet152",
+        upstream_file="rf_lw152_voc.pth.tar",
+        published_miou=82.1,
+        vacc_fp16_miou=79.602,
+        vacc_int8_miou=79.090,
+        factory=lambda classes: RefineNet(152, classes, lightweight=True),
+    ),
+    "rf-lw-mbv2": Variant(
+        full_name="RefineNet-LW-MobileNetv2",
+        upstream_file="rf_lwmbv2_voc.pth.tar",
+        published_miou=76.2,
+        vacc_fp16_miou=74.483,
+        vacc_int8_miou=72.840,
+        factory=MobileRefineNet,
+    ),
+}
+
+DEFAULT_VARIANT = "rf-lw-mbv2"  # the one whose trained parameters come with the repository
+
+
+def find_variant(variant_id: str) -> Variant:
+    """Return ``VARIANTS[variant_id]``; raises ModelError that lists the ids for an unknown one."""
+    if variant_id not in VARIANTS:
+        raise ModelError(f"no variant {variant_id!r}: choose one of {', '.join(VARIANTS)}")
+    return VARIANTS[variant_id]
+
+
+def build(variant_id: str, num_classes: int = 21) -> nn.Module:
+    """Build a network in evaluation mode, with torch's default initial parameters.
+
+    It maps (N, 3, H, W) float32 of any H and W to logits (N, num_classes, ceil(H/4), ceil(W/4)).
+
+    Raises:
+        ModelError: the variant is unknown or ``num_classes`` is below 1.
+    """
+    if num_classes < 1:
+        raise ModelError(f"num_classes is {num_classes}: it must be at least 1")
+    return find_variant(variant_id).factory(num_classes).eval()
