@@ -40,10 +40,11 @@ class WeightsSource:
 
 
 def find_weights(variant_id: str, weights: Path | None = None) -> WeightsSource:
-    """Return where the parameters of ``variant_id`` are, the first that exists of:
+    """Return where the parameters of ``variant_id`` are.
 
-    ``weights``; the reference file in torch's cache (``$TORCH_HOME/models``, by default
-    ``~/.torch/models``); the file that ships with the repository; else seeded random ones.
+    The first that exists of: ``weights``; the reference file in torch's cache
+    (``$TORCH_HOME/models``, by default ``~/.torch/models``); the file that ships with the
+    repository; else seeded random ones.
 
     Raises:
         ModelError: the variant is unknown, or ``weights`` is given and is no file.
