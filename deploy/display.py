@@ -177,3 +177,30 @@ def models(variants: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     ]
     columns = ["id", "model", "weights", "params M", "GMACs", "published", "VACC FP16", "VACC INT8"]
     return _table(columns, rows, left=3)
+
+
+def benched(
+    rows: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], images: int, rounds: int
+) -> None:
+    """Print the benchmark's rows."""
+    few, many = rows[0]["peak_mib"]
+    print(
+        f"{images} images, {rounds} rounds, {environment['threads']} threads, "
+        f"{environment['cpu']}, {environment['date']}"
+    )
+    columns = ["variant", "graph", "work", "ms/image", "x forward"]
+    _table(
+        [*columns, f"peak MiB, {few} images", f"{many} images"],
+        [
+            [
+                row["variant"],
+                row["graph"],
+                row["work"],
+                f"{row['ms_per_image']:.1f}",
+                f"{row['ratio']:.2f}",
+                *(f"{value:.0f}" for value in row["peak_mib"].values()),
+            ]
+            for row in rows
+        ],
+        left=3,
+    )

@@ -15,7 +15,7 @@ from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, read_graph, read_metadata
 from deploy.progress import Progress
 from deploy.quantization import pick
-from deploy.runtime import OnnxRunner, Runner, TorchRunner
+from deploy.runtime import Runner, TorchRunner, open_graph
 from deploy.validate import Protocol, evaluate
 
 BASELINE = "torch"
@@ -101,7 +101,7 @@ def measure(
             "parameters": models.count_parameters(module),
             "macs": models.count_macs(module, *size),
         }
-    runners |= {name: OnnxRunner(path) for name, path in paths.items()}
+    runners |= {name: open_graph(path) for name, path in paths.items()}
     scores = evaluate(
         runners,
         progress.track(data.samples, f"validate {target.name}"),
