@@ -2,12 +2,13 @@
 
 Reductions run inside the graph, so that no whole activation leaves the runtime: the maximum as a
 GlobalMaxPool and the samples as a strided 1x1 MaxPool, both of which onnxruntime computes in the
-blocked layout that its convolutions already use.
+blocked layout that its convolutions already use, as it does the average that finds a NaN.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper
@@ -50,6 +51,8 @@ def observe(
         for name, statistic in statistics.items():
             low = 0.0 if name in non_negative else float(values[_tap(name, "min")].min())
             high = float(values[_tap(name, "max")].max())
+            if np.isnan(values[_tap(name, "mean")]).any():
+                low = high = math.nan
             try:
                 statistic.update(low, max(low, high), values[_tap(name, "samples")])
             except CalibrationError as error:
@@ -80,6 +83,8 @@ def _tapped(
         taps = {
             "max": helper.make_node("GlobalMaxPool", [name], [_tap(name, "max")]),
             "min": helper.make_node("ReduceMin", [name], [_tap(name, "min")], keepdims=0),
+            # maximum and minimum lose a NaN among other values, an average does not
+            "mean": helper.make_node("GlobalAveragePool", [name], [_tap(name, "mean")]),
             "samples": helper.make_node(
                 "MaxPool",
                 [name],

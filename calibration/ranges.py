@@ -29,6 +29,8 @@ class RangeConfig:
     percentile: float = 99.99  # share of values within either bound, %; of Method.PERCENTILE
 
     def __post_init__(self) -> None:
+        if self.method not in [*Method]:
+            raise CalibrationError(f"no method {self.method!r}: choose one of {', '.join(Method)}")
         if not 50 < self.percentile <= 100:
             raise CalibrationError(
                 f"percentile is {self.percentile}: it must be above 50 and at most 100"

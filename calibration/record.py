@@ -68,7 +68,15 @@ def read_calibration(path: Path) -> Calibration:
             samples_per_tensor=content["samples_per_tensor"],
         )
         tensors = {k: TensorStatistics.from_json(v) for k, v in content["tensors"].items()}
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         if isinstance(error, CalibrationError):
             raise
         raise CalibrationError(

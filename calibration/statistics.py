@@ -48,6 +48,8 @@ class TensorStatistics:
         """
         if not (math.isfinite(minimum) and math.isfinite(maximum)):
             raise CalibrationError(f"its range is {minimum} to {maximum}")
+        if not np.isfinite(samples).all():
+            raise CalibrationError("it has NaN or infinite values")
         self.minimum = min(self.minimum, minimum)
         self.maximum = max(self.maximum, maximum)
         self._widen(_exponent_for(max(abs(minimum), abs(maximum))))
@@ -87,18 +89,25 @@ class TensorStatistics:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "TensorStatistics":
-        """Read what :meth:`to_json` wrote; raises KeyError, TypeError or ValueError otherwise."""
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, OverflowError: it is something else.
+        """
         counts = np.zeros(2 * BINS, dtype=np.int64)
         first, values = int(content["first_bin"]) + BINS, np.asarray(content["counts"], np.int64)
-        if first < 0 or first + values.size > counts.size or (values < 0).any():
+        if values.ndim != 1 or (values < 0).any():
+            raise ValueError("its counts are no list of whole numbers")
+        if first < 0 or first + values.size > counts.size:
             raise ValueError("its histogram lies outside the bins")
+        minimum, maximum = float(content["min"]), float(content["max"])
+        if not -math.inf < minimum <= maximum < math.inf:
+            raise ValueError(f"its range is {minimum} to {maximum}")
         counts[first : first + values.size] = values
-        return cls(
-            minimum=float(content["min"]),
-            maximum=float(content["max"]),
-            exponent=int(content["bin_exponent"]),
-            counts=counts,
-        )
+        exponent = int(content["bin_exponent"])
+        if exponent != _exponent_for(max(abs(minimum), abs(maximum))):
+            raise ValueError(f"bins of 2^{exponent} do not suit its range")
+        return cls(minimum=minimum, maximum=maximum, exponent=exponent, counts=counts)
 
 
 def _exponent_for(magnitude: float) -> int:

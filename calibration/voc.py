@@ -127,12 +127,17 @@ def read_image(path: Path) -> UInt8Array:
     An EXIF orientation is not applied: VOC's masks follow the stored pixels.
 
     Raises:
-        DataError: the file cannot be decoded.
+        DataError: the file cannot be decoded, or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"{path} has mode {image.mode}: images have 8 bits a channel")
+            image.info.pop("transparency", None)  # of a palette: dropped with a warning otherwise
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path} cannot be decoded as an image: {error}") from None
 
 
