@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 from pathlib import Path
@@ -41,6 +42,12 @@ def build_on_meta(variant_id: str, num_classes: int = 21) -> nn.Module:
         return build(variant_id, num_classes)
 
 
+@functools.cache
+def shared_network(variant_id: str) -> nn.Module:
+    """Return a network of shapes that several tests look at and none changes."""
+    return build_on_meta(variant_id)
+
+
 def fill_by_rule(shapes: dict[str, list[int]], seed: int) -> dict[str, Tensor]:
     """Return the parameters that the golden outputs were computed with."""
     generator = np.random.default_rng(seed)
@@ -77,7 +84,7 @@ def test_variants_are_the_five_and_hold_their_default() -> None:
 
 @each_variant
 def test_build_has_keys_and_shapes_of_the_reference(variant_id: str) -> None:
-    state = build_on_meta(variant_id).state_dict()
+    state = shared_network(variant_id).state_dict()
     assert {key: list(value.shape) for key, value in state.items()} == upstream_shapes(variant_id)
 
 
@@ -100,12 +107,12 @@ def test_build_computes_the_golden_output(variant_id: str) -> None:
 
 @each_variant
 def test_count_parameters_is_exact(variant_id: str) -> None:
-    assert count_parameters(build_on_meta(variant_id)) == PARAMETERS[variant_id]
+    assert count_parameters(shared_network(variant_id)) == PARAMETERS[variant_id]
 
 
 @each_variant
 def test_count_macs_at_500(variant_id: str) -> None:
-    macs = count_macs(build_on_meta(variant_id))
+    macs = count_macs(shared_network(variant_id))
     assert macs / 1e9 == pytest.approx(GIGA_MACS[variant_id], abs=1e-3)
 
 
@@ -114,15 +121,23 @@ def test_count_macs_of_one_convolution_equals_the_formula() -> None:
     assert count_macs(conv, 20, 30) == 10 * 15 * 10 * 3 * 3 * 3  # out_h, out_w, out_c, in_c, kernel
 
 
-@each_variant
-@pytest.mark.parametrize("size", [(500, 500), (97, 129), (33, 66), (64, 31), (5, 7), (1, 1)])
+SIZES = [(97, 129), (33, 66), (64, 31), (5, 7), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("variant_id", "size"),
+    [
+        *((variant_id, (500, 333)) for variant_id in PARAMETERS),
+        *((variant_id, size) for variant_id in ("rf-lw50", "rf-lw-mbv2") for size in SIZES),
+    ],
+)
 def test_output_is_a_quarter_rounded_up(variant_id: str, size: tuple[int, int]) -> None:
-    logits = build_on_meta(variant_id)(torch.empty(2, 3, *size, device="meta"))
+    logits = shared_network(variant_id)(torch.empty(2, 3, *size, device="meta"))
     assert logits.shape == (2, 21, math.ceil(size[0] / 4), math.ceil(size[1] / 4))
     assert logits.dtype == torch.float32
 
 
-@each_variant
+@pytest.mark.parametrize("variant_id", ["rf101", "rf-lw50", "rf-lw-mbv2"])
 @pytest.mark.parametrize("num_classes", [1, 7])
 def test_num_classes_sets_the_channels_of_the_logits(variant_id: str, num_classes: int) -> None:
     module = build_on_meta(variant_id, num_classes)
@@ -131,19 +146,18 @@ def test_num_classes_sets_the_channels_of_the_logits(variant_id: str, num_classe
 
 @each_variant
 def test_build_returns_evaluation_mode(variant_id: str) -> None:
-    assert not any(module.training for module in build_on_meta(variant_id).modules())
+    assert not any(module.training for module in shared_network(variant_id).modules())
 
 
-@each_variant
-def test_training_mode_has_dropout_on_the_two_deepest_outputs(variant_id: str) -> None:
+@pytest.mark.parametrize("variant_id", ["rf101", "rf-lw50", "rf-lw-mbv2"])
+def test_dropout_lies_on_two_paths_and_before_the_full_classifier(variant_id: str) -> None:
     module = build_on_meta(variant_id)
     rates = []
     for child in module.modules():
         if isinstance(child, nn.Dropout):
             child.register_forward_hook(lambda layer, *_: rates.append(layer.p))
     module(torch.empty(1, 3, 64, 64, device="meta"))
-    before_classifier = variant_id == "rf101"
-    assert rates == [0.5] * (3 if before_classifier else 2)
+    assert rates == [0.5] * (3 if variant_id == "rf101" else 2)
 
 
 def test_images_of_a_batch_do_not_mix() -> None:
