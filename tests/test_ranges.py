@@ -121,6 +121,13 @@ def test_entropy_keeps_a_saturated_bound() -> None:
     assert choose_range(statistics, RangeConfig(method=Method.ENTROPY)) == (0, 6)
 
 
+def test_entropy_does_not_depend_on_how_many_zeros_there_are() -> None:
+    values = np.append(np.abs(gaussian()) + 0.1, 50.0)  # zero is exact in any range
+    config = RangeConfig(method=Method.ENTROPY)
+    with_zeros = collect(np.append(values, np.zeros(5_000_000)))
+    assert choose_range(with_zeros, config) == choose_range(collect(values), config)
+
+
 def test_entropy_with_fewer_bins_than_levels_keeps_all() -> None:
     statistics = TensorStatistics()
     statistics.update(-8.0, 8.0, np.float32([0.01, -0.02, 0.03]))  # samples in three bins
