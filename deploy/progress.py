@@ -68,8 +68,11 @@ class ConsoleProgress(SilentProgress):
             TimeRemainingColumn(),
         )
         bar = RichProgress(*columns, console=self.console, transient=True)
-        with super().step(stage), bar:
-            yield from bar.track(items, description=stage)
+        if self.console.is_terminal:
+            with super().step(stage), bar:
+                yield from bar.track(items, description=stage)
+        else:  # a log: only the line at the end
+            yield from super().track(items, stage)
         self._done(stage, f"{len(items)} images")
 
     def _done(self, stage: str, note: str) -> None:

@@ -29,7 +29,7 @@ def make_model(
 
 
 def refine_model(classes: int = 4, seed: int = 0) -> onnx.ModelProto:
-    """Return one of everything: Conv + Relu, MaxPool, Conv + Clip, Resize, Add, Add + Relu, Conv."""
+    """Return a graph with each operator, and each activation that is fused, at least once."""
     r = np.random.default_rng(seed)
 
     def weight(*shape: int) -> NDArray[np.float32]:
