@@ -121,16 +121,19 @@ def reported(
         miou = {k: r["miou"] for k, r in variant["results"].items()}
         agreement = {k: r["agreement"] for k, r in variant["results"].items()}
         torch, int8 = miou.get("torch"), miou.get("int8")
-        drop = torch - int8 if torch is not None and int8 is not None else None
+        accuracy = [
+            *(miou.get(k) for k in ("torch", "fp32", "fp16", "int8")),
+            torch - int8 if torch is not None and int8 is not None else None,
+            int8 / torch if torch and int8 is not None else None,
+        ]
+        shown = "({})" if source == "random" else "{}"
         rows.append(
             [
                 name,
                 source,
                 f"{variant['macs'] / 1e9:.2f}",
                 f"{variant['parameters'] / 1e6:.2f}",
-                *(_share(miou.get(k)) for k in ("torch", "fp32", "fp16", "int8")),
-                _share(drop),
-                _share(int8 / torch if torch and int8 is not None else None),
+                *(shown.format(_share(value)) for value in accuracy),
                 *(_share(agreement.get(k)) for k in ("fp16", "int8")),
                 _share(variant["published"]["miou"], 1),
             ]
@@ -140,7 +143,7 @@ def reported(
     columns = ["model", "weights", "GMACs", "params M", "torch", "FP32", "FP16", "INT8", "drop"]
     _table([*columns, "ratio %", "agree FP16", "agree INT8", "published"], rows, left=2)
     if any(v["weights"]["source"] == "random" for v in content["variants"].values()):
-        print("random: parameters are seeded random numbers; their mIoU says nothing.")
+        print("(random): parameters are seeded random numbers; their mIoU says nothing.")
     if seconds:
         _stage_times(seconds)
     return print(f"report: {out / 'report' / 'report.html'}")

@@ -29,21 +29,21 @@ class ConfusionMatrix:
         self.counts += table[: n * n].reshape(n, n)
 
     def iou(self) -> NDArray[np.float64]:
-        """IoU of each class, TP / (TP + FP + FN); NaN for one in neither truth nor prediction."""
-        correct = np.diag(self.counts).astype(np.float64)
-        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - correct
-        iou = np.full(self.num_classes, np.nan)
-        np.divide(correct, union, out=iou, where=union > 0)
-        return iou
-
-    def mean_iou(self) -> float:
-        """Mean IoU over the classes that occur in the ground truth; NaN if there is none.
+        """IoU of each class, TP / (TP + FP + FN); NaN for one that the ground truth has not.
 
         Thus every graph compared on the same images is averaged over the same classes: one stray
         pixel of an absent class would else move the mean by a whole class.
         """
-        in_truth = self.counts.sum(axis=1) > 0
-        return float(self.iou()[in_truth].mean()) if in_truth.any() else math.nan
+        correct = np.diag(self.counts).astype(np.float64)
+        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - correct
+        iou = np.full(self.num_classes, np.nan)
+        np.divide(correct, union, out=iou, where=self.counts.sum(axis=1) > 0)
+        return iou
+
+    def mean_iou(self) -> float:
+        """Mean IoU over the classes that occur in the ground truth; NaN if there is none."""
+        iou = self.iou()
+        return float(np.nanmean(iou)) if np.isfinite(iou).any() else math.nan
 
     def pixel_accuracy(self) -> float:
         """Share of the counted pixels whose class is right; NaN if there is none."""

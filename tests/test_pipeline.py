@@ -129,7 +129,7 @@ def test_quantize_images_that_are_evaluated_are_refused(out: Path, voc_root: Pat
 
 
 def test_quantize_more_images_than_there_are_is_refused(out: Path, voc_root: Path) -> None:
-    with pytest.raises(CalibrationError, match="7 calibration images asked for.* has 6"):
+    with pytest.raises(CalibrationError, match=r"7 calibration images asked for.* has 6"):
         deploy.quantize([VARIANT], images=7, voc_root=voc_root, out=out)
 
 
