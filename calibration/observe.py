@@ -51,7 +51,7 @@ def observe(
         for name, statistic in statistics.items():
             low = 0.0 if name in non_negative else float(values[_tap(name, "min")].min())
             high = float(values[_tap(name, "max")].max())
-            if np.isnan(values[_tap(name, "mean")]).any():
+            if np.isnan(values.get(_tap(name, "mean"), 0.0)).any():
                 low = high = math.nan
             try:
                 statistic.update(low, max(low, high), values[_tap(name, "samples")])
@@ -77,13 +77,13 @@ def _tapped(
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     graph = tapped.graph
+    witnesses = _nan_witnesses(graph)
     del graph.output[:]
     for name, shape in tensors.items():
         stride = math.ceil(math.sqrt(max(1.0, math.prod(shape) / SAMPLES)))
         taps = {
             "max": helper.make_node("GlobalMaxPool", [name], [_tap(name, "max")]),
             "min": helper.make_node("ReduceMin", [name], [_tap(name, "min")], keepdims=0),
-            # maximum and minimum lose a NaN among other values, an average does not
             "mean": helper.make_node("GlobalAveragePool", [name], [_tap(name, "mean")]),
             "samples": helper.make_node(
                 "MaxPool",
@@ -95,12 +95,24 @@ def _tapped(
         }
         if name in non_negative:
             del taps["min"]
+        if name not in witnesses:
+            del taps["mean"]
         graph.node.extend(taps.values())
         graph.output.extend(
             helper.make_tensor_value_info(tap.output[0], onnx.TensorProto.FLOAT, None)
             for tap in taps.values()
         )
     return tapped
+
+
+def _nan_witnesses(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors whose average shows every NaN of the network.
+
+    Maxima and minima lose a NaN among other values, an average does not. All operators but pooling
+    hand a NaN on, so that it shows before the next pooling or at the output.
+    """
+    pooled = {name for node in graph.node if "Pool" in node.op_type for name in node.input}
+    return pooled | {output.name for output in graph.output}
 
 
 def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:

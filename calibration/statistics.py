@@ -48,8 +48,8 @@ class TensorStatistics:
         """
         if not (math.isfinite(minimum) and math.isfinite(maximum)):
             raise CalibrationError(f"its range is {minimum} to {maximum}")
-        if not np.isfinite(samples).all():
-            raise CalibrationError("it has NaN or infinite values")
+        if not (minimum <= float(samples.min()) and float(samples.max()) <= maximum):
+            raise CalibrationError("it has NaN or infinite values")  # true for NaN samples too
         self.minimum = min(self.minimum, minimum)
         self.maximum = max(self.maximum, maximum)
         self._widen(_exponent_for(max(abs(minimum), abs(maximum))))

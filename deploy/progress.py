@@ -68,11 +68,12 @@ class ConsoleProgress(SilentProgress):
             TimeRemainingColumn(),
         )
         bar = RichProgress(*columns, console=self.console, transient=True)
-        if self.console.is_terminal:
-            with super().step(stage), bar:
-                yield from bar.track(items, description=stage)
-        else:  # a log: only the line at the end
-            yield from super().track(items, stage)
+        with super().step(stage):
+            if self.console.is_terminal:
+                with bar:
+                    yield from bar.track(items, description=stage)
+            else:  # a log gets only the line at the end
+                yield from items
         self._done(stage, f"{len(items)} images")
 
     def _done(self, stage: str, note: str) -> None:
