@@ -147,7 +147,9 @@ def _room(rng: Rng, height: int, width: int) -> Float32Array:
 def _backdrop(rng: Rng, height: int, width: int) -> Float32Array:
     a, b = finish(rng), finish(rng)
     mix = (0.5 + 0.35 * noise(rng, height, width, rng.uniform(2, 8))).clip(0, 1)[:, :, None]
-    return (a * mix + b * (1 - mix)).astype(np.float32) * texture(rng, None, height, width)[:, :, None]
+    return (a * mix + b * (1 - mix)).astype(np.float32) * texture(rng, None, height, width)[
+        :, :, None
+    ]
 
 
 def _jumble(rng: Rng, height: int, width: int) -> Float32Array:
@@ -191,9 +193,13 @@ def prop(rng: Rng) -> Sketch:
     elif kind == 4:
         angle = np.sort(rng.uniform(0, 2 * np.pi, 9))
         reach = rng.uniform(0.35, 0.6, 9)
-        sketch.polygon(np.stack([np.cos(angle) * reach, 0.6 * np.sin(angle) * reach], axis=1), color)
+        sketch.polygon(
+            np.stack([np.cos(angle) * reach, 0.6 * np.sin(angle) * reach], axis=1), color
+        )
     elif kind == 5:
-        sketch.stroke([(0, 1), (0, -0.8), (0.25, -0.9)], 0.07, METAL if rng.random() < 0.5 else DARK)
+        sketch.stroke(
+            [(0, 1), (0, -0.8), (0.25, -0.9)], 0.07, METAL if rng.random() < 0.5 else DARK
+        )
         sketch.ellipse((0.3, -0.88), (0.14, 0.07), LAMP)
     else:
         for x in np.linspace(-1, 1, int(rng.integers(5, 10))):

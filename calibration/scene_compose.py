@@ -60,8 +60,8 @@ class _Placed:
         """Return where it falls on an image of (height, width), and what part of it does."""
         h, w = self.silhouette.shape
         top, left = max(self.y, 0), max(self.x, 0)
-        bottom, right = min(self.y + h, height), min(self.x + w, width)
-        on_image = (slice(top, max(bottom, top)), slice(left, max(right, left)))
+        bottom, right = max(top, min(self.y + h, height)), max(left, min(self.x + w, width))
+        on_image = (slice(top, bottom), slice(left, right))
         y, x = slice(top - self.y, bottom - self.y), slice(left - self.x, right - self.x)
         return on_image, (y, x)
 
@@ -124,9 +124,7 @@ def _draw(rng: Rng, sketch: Sketch, degrees: float, size: float) -> tuple[Float3
     return surface(rng, sketch, rgba), silhouette
 
 
-def _find_place(
-    rng: Rng, label: int, instances: UInt8Array, areas: list[int]
-) -> _Placed | None:
+def _find_place(rng: Rng, label: int, instances: UInt8Array, areas: list[int]) -> _Placed | None:
     """Draw an object and place it where all before it stay visible; None where there is no room."""
     height, width = instances.shape
     name = CLASSES[label]
@@ -204,7 +202,9 @@ def _contours(instances: UInt8Array) -> NDArray[np.bool_]:
     for axis in (0, 1):
         pad = [(BORDER, BORDER) if a == axis else (0, 0) for a in (0, 1)]
         spread = np.pad(low, pad, mode="edge"), np.pad(high, pad, mode="edge")
-        windows = [np.lib.stride_tricks.sliding_window_view(s, 2 * BORDER + 1, axis) for s in spread]
+        windows = [
+            np.lib.stride_tricks.sliding_window_view(s, 2 * BORDER + 1, axis) for s in spread
+        ]
         low = np.minimum.reduce([windows[0][..., i] for i in range(2 * BORDER + 1)])
         high = np.maximum.reduce([windows[1][..., i] for i in range(2 * BORDER + 1)])
     return low != high

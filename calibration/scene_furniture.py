@@ -93,7 +93,12 @@ def dining_table(rng: Rng) -> Sketch:
         sketch.ellipse((0, 0), (1, flat), wood)
     else:
         skew, depth = rng.uniform(0.08, 0.3), rng.uniform(0.2, 0.3)
-        for x, y in ((skew - 0.9, 0.1 - depth), (0.9 - skew, 0.1 - depth), (-0.92, depth), (0.92, depth)):
+        for x, y in (
+            (skew - 0.9, 0.1 - depth),
+            (0.9 - skew, 0.1 - depth),
+            (-0.92, depth),
+            (0.92, depth),
+        ):
             bottom = y + tall
             sketch.stroke([(x, y), (x, bottom)], 0.11, shade(wood, 0.6 if y < 0 else 0.85))
         top = [(-1 + skew, -depth), (1 - skew, -depth), (1, depth), (-1, depth)]
@@ -123,7 +128,13 @@ def sofa(rng: Rng) -> Sketch:
         sketch.disc((x, -0.1), 0.07, shade(cloth, 0.75))
     for _ in range(int(rng.integers(0, 3))):
         x, pillow = rng.uniform(-0.55, 0.55), paint(rng)
-        corners = [(x - 0.15, -0.2), (x, -0.17), (x + 0.15, -0.2), (x + 0.13, 0.06), (x - 0.13, 0.06)]
+        corners = [
+            (x - 0.15, -0.2),
+            (x, -0.17),
+            (x + 0.15, -0.2),
+            (x + 0.13, 0.06),
+            (x - 0.13, 0.06),
+        ]
         sketch.polygon(smooth(corners, steps=3), pillow)
     return sketch
 
@@ -137,7 +148,13 @@ def _picture(sketch: Sketch, rng: Rng, w: float, h: float) -> None:
         shine = [(-0.7 * w, -h), (-0.35 * w, -h), (-0.75 * w, h), (-w, h)]
         sketch.polygon(shine, shade(back, 2.0))
     elif kind == 1:
-        hills = [(-w, 0.2 * h), (-0.4 * w, -0.3 * h), (0.1 * w, 0.3 * h), (0.6 * w, 0), (w, 0.3 * h)]
+        hills = [
+            (-w, 0.2 * h),
+            (-0.4 * w, -0.3 * h),
+            (0.1 * w, 0.3 * h),
+            (0.6 * w, 0),
+            (w, 0.3 * h),
+        ]
         sketch.polygon([*hills, (w, h), (-w, h)], leaf(rng))
         sketch.disc((0.5 * w, -0.5 * h), 0.15 * h, LIGHT)
     else:

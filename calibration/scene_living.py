@@ -16,7 +16,9 @@ def _legs(
         foot = (x + swing, top + length * (0.94 if far else 1))
         tint = shade(color, 0.7 if far else 0.95)
         sketch.stroke([(x, top), knee, foot], 1.5 * width, tint, 0.9 * width)
-        sketch.ellipse((foot[0] + 0.3 * width, foot[1]), (0.8 * width, 0.5 * width), shade(tint, 0.5))
+        sketch.ellipse(
+            (foot[0] + 0.3 * width, foot[1]), (0.8 * width, 0.5 * width), shade(tint, 0.5)
+        )
 
 
 def _eye(sketch: Sketch, x: float, y: float, radius: float) -> None:
@@ -41,7 +43,9 @@ def horse(rng: Rng) -> Sketch:
     pivot = (0.36, -0.1)
     sketch.blob(turn(neck, angle, pivot), body)
     sketch.blob(turn([*head, (0.72, -0.44), (0.6, -0.52)], angle, pivot), shade(body, 0.93))
-    sketch.polygon(turn([(0.58, -0.7), (0.6, -0.87), (0.69, -0.71)], angle, pivot), shade(body, 0.8))
+    sketch.polygon(
+        turn([(0.58, -0.7), (0.6, -0.87), (0.69, -0.71)], angle, pivot), shade(body, 0.8)
+    )
     ridge = turn([(0.64, -0.76), (0.5, -0.68), (0.36, -0.5), (0.2, -0.26)], angle, pivot)
     sketch.curve(ridge, 0.09, mane, 0.13)
     eye = turn([(0.75, -0.58)], angle, pivot)[0]
@@ -65,7 +69,7 @@ def cow(rng: Rng) -> Sketch:
         patch = LIGHT if body.mean() < 0.5 else shade(body, 0.25)
         for _ in range(rng.integers(2, 5)):
             at = (rng.uniform(-0.42, 0.4), rng.uniform(-0.14, 0.1))
-            sketch.ellipse(at, rng.uniform(0.06, 0.15, 2), patch, rng.uniform(0, 180))
+            sketch.ellipse(at, (rng.uniform(0.06, 0.15), rng.uniform(0.06, 0.15)), patch, rng.uniform(0, 180))
     sketch.ellipse((-0.28, 0.29), (0.13, 0.09), np.array([0.85, 0.6, 0.58]))
     low = rng.choice([rng.uniform(-0.05, 0.1), rng.uniform(0.3, 0.45)], p=[0.75, 0.25])
     sketch.polygon([(0.4, -0.3), (0.72, low - 0.25), (0.76, low + 0.05), (0.46, 0.12)], body)
@@ -74,7 +78,13 @@ def cow(rng: Rng) -> Sketch:
         sketch.curve([*horn, (0.72 + side * 0.2, low - 0.54)], 0.065, shade(LIGHT, 0.85), 0.03)
         ear = (0.72 + side * 0.22, low - 0.2)
         sketch.ellipse(ear, (0.11, 0.055), shade(body, 0.8), side * -20)
-    face = [(0.58, low - 0.3), (0.86, low - 0.3), (0.86, low), (0.82, low + 0.15), (0.62, low + 0.15)]
+    face = [
+        (0.58, low - 0.3),
+        (0.86, low - 0.3),
+        (0.86, low),
+        (0.82, low + 0.15),
+        (0.62, low + 0.15),
+    ]
     sketch.blob(face, shade(body, 1.05))
     sketch.ellipse((0.72, low + 0.14), (0.15, 0.1), np.array([0.8, 0.62, 0.57]))
     for side in (-1, 1):
@@ -192,7 +202,9 @@ def cat(rng: Rng) -> Sketch:
         _cat_head(sketch, rng.uniform(-0.06, 0.06), -0.36, rng.uniform(0.25, 0.3), body, iris)
         return sketch
     tail = [(-0.5, -0.05), (-0.75, -0.15), (-0.8, -0.45), (-0.68 + curl, -0.62), (-0.74, -0.75)]
-    _legs(sketch, rng, [(-0.4, 0.0), (-0.3, 1.0), (0.38, 0.0), (0.28, 1.0)], 0.05, 0.36, 0.085, body)
+    _legs(
+        sketch, rng, [(-0.4, 0.0), (-0.3, 1.0), (0.38, 0.0), (0.28, 1.0)], 0.05, 0.36, 0.085, body
+    )
     sketch.curve(tail, 0.11, shade(body, 0.85), 0.07)
     trunk = [(-0.54, -0.03), (-0.3, -0.17), (0.15, -0.13), (0.46, -0.18), (0.5, 0.08), (0.1, 0.14)]
     sketch.blob([*trunk, (-0.35, 0.14)], body)
@@ -234,8 +246,13 @@ def bird(rng: Rng) -> Sketch:
 
 
 def _limb(
-    sketch: Sketch, joint: tuple[float, float], angles: tuple[float, float], length: float,
-    width: float, cloth: Color, end: Color,
+    sketch: Sketch,
+    joint: tuple[float, float],
+    angles: tuple[float, float],
+    length: float,
+    width: float,
+    cloth: Color,
+    end: Color,
 ) -> None:
     """Draw an arm or a leg of two segments; angles in degrees from straight down."""
     first, second = np.radians(angles[0]), np.radians(angles[0] + angles[1])

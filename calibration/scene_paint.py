@@ -4,6 +4,7 @@ import colorsys
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from calibration.sketch import Color, Float32Array
@@ -66,7 +67,7 @@ def noise(rng: Rng, height: int, width: int, cells: float) -> Float32Array:
     step = max(height, width) / cells
     rows, columns = max(2, round(height / step) + 1), max(2, round(width / step) + 1)
     grid = Image.fromarray(rng.standard_normal((rows, columns), dtype=np.float32))
-    return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 def _plain(rng: Rng, height: int, width: int) -> Float32Array:
@@ -90,7 +91,7 @@ def _striped(rng: Rng, height: int, width: int) -> Float32Array:
     y, x = np.ogrid[:height, :width]
     phase = (np.cos(angle) * x + np.sin(angle) * y) * (2 * np.pi * waves / max(height, width))
     bent = phase.astype(np.float32) + noise(rng, height, width, 3)
-    return (rng.uniform(0.05, 0.22) * np.sin(bent)).astype(np.float32)
+    return np.float32(rng.uniform(0.05, 0.22)) * np.sin(bent)
 
 
 TEXTURES: dict[str, Callable[[Rng, int, int], Float32Array]] = {
@@ -112,5 +113,6 @@ def texture(rng: Rng, name: str | None, height: int, width: int) -> Float32Array
 def light(rng: Rng, height: int, width: int, strength: float) -> Float32Array:
     """Return a factor (height, width) that falls off linearly across the image."""
     angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]  # type: ignore[misc]
-    return (1 + strength * (np.cos(angle) * x + np.sin(angle) * y)).astype(np.float32)
+    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
+    factor: NDArray[np.float64] = 1 + strength * (np.cos(angle) * x + np.sin(angle) * y)
+    return factor.astype(np.float32)

@@ -6,7 +6,6 @@ from calibration.scene_paint import DARK, GLASS, LAMP, LIGHT, METAL, Rng, finish
 from calibration.sketch import Color, Sketch, smooth
 
 
-
 def _tyre(sketch: Sketch, x: float, y: float, radius: float, hub: Color) -> None:
     sketch.disc((x, y), radius, DARK)
     sketch.disc((x, y), 0.6 * radius, hub)
@@ -41,7 +40,9 @@ def aeroplane(rng: Rng) -> Sketch:
         sketch.ellipse((0.1, side * 0.35), (0.14, 0.055), shade(METAL, 0.7))
         tailplane = [(-0.72, 0.0), (-0.95, side * 0.34), (-1.05, side * 0.34), (-0.95, 0.0)]
         sketch.polygon(tailplane, wing)
-    sketch.blob([(-1.05, 0.0), (-0.6, -0.1), (0.6, -0.12), (1.0, 0.0), (0.6, 0.12), (-0.6, 0.1)], body)
+    sketch.blob(
+        [(-1.05, 0.0), (-0.6, -0.1), (0.6, -0.12), (1.0, 0.0), (0.6, 0.12), (-0.6, 0.1)], body
+    )
     sketch.stroke([(-0.6, 0.0), (-1.05, 0.0)], 0.06, shade(wing, 0.6))
     sketch.polygon([(0.78, -0.07), (0.88, 0.0), (0.78, 0.07)], GLASS)
     return sketch
@@ -81,7 +82,9 @@ def bicycle(rng: Rng) -> Sketch:
     sketch.stroke([saddle, (-0.24, -0.36)], 0.05, METAL)
     sketch.blob([(-0.4, -0.42), (-0.2, -0.42), (-0.06, -0.37), (-0.25, -0.34)], DARK)
     sketch.ring(crank, 0.085, 0.04, METAL)
-    sketch.stroke([(crank[0] - 0.08, crank[1] - 0.12), (crank[0] + 0.08, crank[1] + 0.13)], 0.04, DARK)
+    sketch.stroke(
+        [(crank[0] - 0.08, crank[1] - 0.12), (crank[0] + 0.08, crank[1] + 0.13)], 0.04, DARK
+    )
     return sketch
 
 
@@ -136,7 +139,13 @@ def boat(rng: Rng) -> Sketch:
         sketch.stroke([(0.14, -0.38), (0.14, -0.8)], 0.035, DARK)
     deck = rng.uniform(0.18, 0.26)
     bottom = 0.55
-    hull_line = [(-0.85, deck), (0.0, deck + 0.05), (0.98, deck - 0.1), (0.7, bottom), (-0.68, bottom)]
+    hull_line = [
+        (-0.85, deck),
+        (0.0, deck + 0.05),
+        (0.98, deck - 0.1),
+        (0.7, bottom),
+        (-0.68, bottom),
+    ]
     sketch.polygon(hull_line, hull)
     sketch.polygon([(-0.76, 0.42), (0.8, 0.42), (0.7, bottom), (-0.68, bottom)], finish(rng))
     sketch.stroke([(-0.85, deck), (0.0, deck + 0.05), (0.98, deck - 0.1)], 0.04, shade(hull, 0.6))
@@ -211,11 +220,19 @@ def train(rng: Rng) -> Sketch:
         return _steam_engine(sketch, rng, body)
     nose = rng.uniform(0.3, 0.45)
     sketch.stroke([(-1.5, 0.3), (1.3, 0.3)], 0.07, shade(DARK, 1.5))
-    outline = [(-1.5, -0.28), (1.4 - nose, -0.28), (1.4 - 0.4 * nose, -0.16), (1.5, 0.12), (1.46, 0.26)]
+    outline = [
+        (-1.5, -0.28),
+        (1.4 - nose, -0.28),
+        (1.4 - 0.4 * nose, -0.16),
+        (1.5, 0.12),
+        (1.46, 0.26),
+    ]
     sketch.polygon([*outline, (-1.5, 0.26)], body)
     sketch.polygon([(-1.5, 0.08), (1.47, 0.08), (1.48, 0.18), (-1.5, 0.18)], finish(rng))
     front = 1.4 - nose
-    sketch.polygon([(front + 0.03, -0.22), (1.4 - 0.42 * nose, -0.13), (front + 0.06, -0.02)], GLASS)
+    sketch.polygon(
+        [(front + 0.03, -0.22), (1.4 - 0.42 * nose, -0.13), (front + 0.06, -0.02)], GLASS
+    )
     sketch.box(-1.42, -0.18, front - 0.28, -0.02, shade(GLASS, 0.7), corner=0.03)
     for x in np.arange(-1.25, front - 0.3, 0.24):
         sketch.stroke([(float(x), -0.18), (float(x), -0.02)], 0.05, body)

@@ -31,7 +31,9 @@ def smooth(points: Points, closed: bool = True, steps: int = 5) -> NDArray[np.fl
     return samples if closed else np.concatenate([samples, p[-1:]])
 
 
-def turn(points: Points, degrees: float, pivot: tuple[float, float] = (0, 0)) -> NDArray[np.float64]:
+def turn(
+    points: Points, degrees: float, pivot: tuple[float, float] = (0, 0)
+) -> NDArray[np.float64]:
     """Return ``points`` turned about ``pivot``; positive angles are clockwise on the screen."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     turned: NDArray[np.float64] = (np.asarray(points, dtype=np.float64) - pivot) @ np.array(
@@ -151,4 +153,4 @@ class Sketch:
         covered = np.asarray(opaque) > 0
         covered = covered.reshape(height, SUPERSAMPLE, width, SUPERSAMPLE)
         silhouette = 2 * covered.sum(axis=(1, 3)) >= SUPERSAMPLE**2
-        return rgba.astype(np.float32) / 255, silhouette.astype(np.uint8)
+        return np.divide(rgba, 255, dtype=np.float32), silhouette.astype(np.uint8)
