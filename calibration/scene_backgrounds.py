@@ -1,6 +1,7 @@
 """What stands behind and between the objects of a scene, all of it labelled background."""
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from calibration.scene_paint import (
@@ -36,7 +37,7 @@ def _fill(color: Color) -> Fill:
 
 def _gradient(top: Color, bottom: Color, height: int, width: int) -> Float32Array:
     t = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    rows = (1 - t) * top + t * bottom
+    rows: NDArray[np.float64] = (1 - t) * top + t * bottom
     return np.repeat(rows[:, None].astype(np.float32), width, axis=1)
 
 
@@ -45,14 +46,16 @@ def _as_image(array: Float32Array) -> Image.Image:
 
 
 def _as_array(image: Image.Image) -> Float32Array:
-    return np.asarray(image, dtype=np.float32) / 255
+    array: Float32Array = np.divide(np.asarray(image), 255, dtype=np.float32)
+    return array
 
 
 def _textured(rng: Rng, color: Color, height: int, width: int) -> Float32Array:
     """Return one colour with a strong texture of its own, seen flat on."""
     factor = texture(rng, None, height, width) + 0.12 * noise(rng, height, width, 5)
     factor = factor + rng.uniform(0, 0.12) * noise(rng, height, width, width / 3)
-    return color.astype(np.float32) * factor[:, :, None]
+    textured: Float32Array = color.astype(np.float32) * factor[:, :, None]
+    return textured
 
 
 def _outdoors(rng: Rng, height: int, width: int) -> Float32Array:
@@ -147,9 +150,9 @@ def _room(rng: Rng, height: int, width: int) -> Float32Array:
 def _backdrop(rng: Rng, height: int, width: int) -> Float32Array:
     a, b = finish(rng), finish(rng)
     mix = (0.5 + 0.35 * noise(rng, height, width, rng.uniform(2, 8))).clip(0, 1)[:, :, None]
-    return (a * mix + b * (1 - mix)).astype(np.float32) * texture(rng, None, height, width)[
-        :, :, None
-    ]
+    backdrop: Float32Array = (a * mix + b * (1 - mix)).astype(np.float32)
+    backdrop *= texture(rng, None, height, width)[:, :, None]
+    return backdrop
 
 
 def _jumble(rng: Rng, height: int, width: int) -> Float32Array:

@@ -8,32 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from calibration import scene_animals as animals
 from calibration import scene_furniture as furniture
-from calibration import scene_living as living
 from calibration import scene_vehicles as vehicles
 from calibration.scene_backgrounds import background, prop, surface
 from calibration.scene_paint import Rng, light, noise
+from calibration.scene_person import person
 from calibration.sketch import Float32Array, Sketch
 from calibration.voc import CLASSES, IGNORE_LABEL, UInt8Array
 
 DRAWERS: dict[str, Callable[[Rng], Sketch]] = {
     "aeroplane": vehicles.aeroplane,
     "bicycle": vehicles.bicycle,
-    "bird": living.bird,
+    "bird": animals.bird,
     "boat": vehicles.boat,
     "bottle": furniture.bottle,
     "bus": vehicles.bus,
     "car": vehicles.car,
-    "cat": living.cat,
+    "cat": animals.cat,
     "chair": furniture.chair,
-    "cow": living.cow,
+    "cow": animals.cow,
     "diningtable": furniture.dining_table,
-    "dog": living.dog,
-    "horse": living.horse,
+    "dog": animals.dog,
+    "horse": animals.horse,
     "motorbike": vehicles.motorbike,
-    "person": living.person,
-    "pottedplant": living.potted_plant,
-    "sheep": living.sheep,
+    "person": person,
+    "pottedplant": furniture.potted_plant,
+    "sheep": animals.sheep,
     "sofa": furniture.sofa,
     "train": vehicles.train,
     "tvmonitor": furniture.tv_monitor,
@@ -197,17 +198,16 @@ def _shadow(rng: Rng, scene: Float32Array, placed: _Placed) -> None:
 
 
 def _contours(instances: UInt8Array) -> NDArray[np.bool_]:
-    """Return which pixels lie within BORDER pixels (along the axes) of another instance."""
-    low = high = instances
-    for axis in (0, 1):
-        pad = [(BORDER, BORDER) if a == axis else (0, 0) for a in (0, 1)]
-        spread = np.pad(low, pad, mode="edge"), np.pad(high, pad, mode="edge")
-        windows = [
-            np.lib.stride_tricks.sliding_window_view(s, 2 * BORDER + 1, axis) for s in spread
-        ]
-        low = np.minimum.reduce([windows[0][..., i] for i in range(2 * BORDER + 1)])
-        high = np.maximum.reduce([windows[1][..., i] for i in range(2 * BORDER + 1)])
-    return low != high
+    """Return which pixels have another instance within BORDER pixels, along either axis or both."""
+    height, width = instances.shape
+    span = range(2 * BORDER + 1)
+    padded = np.pad(instances, BORDER, mode="edge")
+    rows = [padded[i : i + height] for i in span]
+    low, high = np.minimum.reduce(rows), np.maximum.reduce(rows)
+    low = np.minimum.reduce([low[:, i : i + width] for i in span])
+    high = np.maximum.reduce([high[:, i : i + width] for i in span])
+    differ: NDArray[np.bool_] = low != high
+    return differ
 
 
 def _photograph(rng: Rng, scene: Float32Array) -> UInt8Array:
@@ -223,4 +223,5 @@ def _photograph(rng: Rng, scene: Float32Array) -> UInt8Array:
     if rng.random() < 0.6:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3)))
     grain = rng.standard_normal((height, width, 3), dtype=np.float32) * rng.uniform(0, 11)
-    return (np.asarray(image) + grain).clip(0, 255).astype(np.uint8)
+    noisy: Float32Array = np.asarray(image) + grain
+    return noisy.clip(0, 255).astype(np.uint8)

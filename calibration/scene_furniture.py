@@ -3,11 +3,11 @@
 import numpy as np
 
 from calibration.scene_paint import DARK, GLASS, LIGHT, METAL, Rng, finish, fur, leaf, paint, shade
-from calibration.sketch import Color, Sketch, smooth
+from calibration.sketch import Color, Sketch, smooth, turn
 
 
 def bottle(rng: Rng) -> Sketch:
-    """A bottle: narrow neck with a cap, shoulders, a label."""
+    """Draw a bottle: narrow neck with a cap, shoulders, a label."""
     sketch, glass = Sketch(), finish(rng)
     r, neck = rng.uniform(0.17, 0.24), rng.uniform(0.05, 0.075)
     shoulder = rng.uniform(-0.3, -0.05)
@@ -29,7 +29,7 @@ def bottle(rng: Rng) -> Sketch:
 
 
 def chair(rng: Rng) -> Sketch:
-    """A chair seen at an angle: four legs, a seat, a tall back of slats or in one piece."""
+    """Draw a chair seen at an angle: four legs, a seat, a tall back of slats or in one piece."""
     sketch, wood = Sketch(), finish(rng)
     seat = wood if rng.random() < 0.4 else finish(rng)
     slant = rng.uniform(0.1, 0.22)
@@ -77,7 +77,7 @@ def _dishes(sketch: Sketch, rng: Rng, y: float) -> None:
 
 
 def dining_table(rng: Rng) -> Sketch:
-    """A laid table seen a little from above: round or square top, legs or one foot, or a cloth."""
+    """Draw a laid table seen a little from above, round or square, on legs or one foot."""
     sketch, wood = Sketch(), fur(rng) if rng.random() < 0.6 else finish(rng)
     tall = rng.uniform(0.55, 0.75)
     if rng.random() < 0.5:
@@ -109,7 +109,7 @@ def dining_table(rng: Rng) -> Sketch:
 
 
 def sofa(rng: Rng) -> Sketch:
-    """A sofa from the front: a low wide back, seat cushions, two thick arms."""
+    """Draw a sofa from the front: a low wide back, seat cushions, two thick arms."""
     sketch, cloth = Sketch(), finish(rng)
     for x in (-0.85, 0.77):
         sketch.box(x, 0.4, x + 0.08, 0.52, DARK)
@@ -164,7 +164,7 @@ def _picture(sketch: Sketch, rng: Rng, w: float, h: float) -> None:
 
 
 def tv_monitor(rng: Rng) -> Sketch:
-    """A television or monitor: a screen in a frame, on a foot or as a tube set with knobs."""
+    """Draw a television or monitor: a screen in a frame, on a foot or as a tube set with knobs."""
     sketch, case = Sketch(), shade(DARK, 1.5) if rng.random() < 0.4 else finish(rng)
     h = rng.uniform(0.5, 0.62)
     if rng.random() < 0.65:
@@ -183,4 +183,36 @@ def tv_monitor(rng: Rng) -> Sketch:
         sketch.disc((0.76, y), 0.08, shade(case, 0.5))
     for y in (0.2, 0.28, 0.36):
         sketch.stroke([(0.69, y), (0.83, y)], 0.03, shade(case, 0.5))
+    return sketch
+
+
+def potted_plant(rng: Rng) -> Sketch:
+    """Draw a plant in a pot: blades, a bush, or stalks with flowers."""
+    sketch, pot, green = Sketch(), finish(rng), leaf(rng)
+    kind = rng.integers(3)
+    for _ in range(int(rng.integers(12, 18)) if kind == 0 else 0):
+        reach, height = rng.uniform(-0.6, 0.6), rng.uniform(0.4, 0.85)
+        tip = (reach, -height * (1 - 0.6 * abs(reach)))
+        blade = [(0.15 * reach, 0.1), (0.55 * reach, 0.75 * tip[1]), tip]
+        sketch.curve(blade, rng.uniform(0.07, 0.13), shade(green, rng.uniform(0.6, 1.3)), 0.02)
+    for _ in range(int(rng.integers(30, 45)) if kind == 1 else 0):
+        angle, radius = rng.uniform(0, 2 * np.pi), 0.45 * np.sqrt(rng.random())
+        at = (radius * np.cos(angle), -0.4 + radius * np.sin(angle))
+        tint = shade(green, rng.uniform(0.55, 1.35))
+        sketch.ellipse(at, (0.15, 0.07), tint, rng.uniform(0, 180))
+    petals = paint(rng)
+    for _ in range(int(rng.integers(4, 8)) if kind == 2 else 0):
+        x, y = rng.uniform(-0.45, 0.45), rng.uniform(-0.8, -0.35)
+        sketch.curve([(0.1 * x, 0.15), (0.6 * x, 0.4 * y), (x, y)], 0.045, shade(green, 0.8))
+        for t in (0.3, 0.6):
+            at = (0.7 * t * x + 0.1 * x, t * y)
+            sketch.ellipse(at, (0.14, 0.05), shade(green, 1.1), rng.uniform(-60, 60))
+        for petal in range(6):
+            spoke = turn([(0.08, 0.0)], 60 * petal)[0]
+            sketch.disc((x + float(spoke[0]), y + float(spoke[1])), 0.055, petals)
+        sketch.disc((x, y), 0.05, np.array([0.9, 0.75, 0.2]))
+    taper, depth = rng.uniform(0.6, 0.85), rng.uniform(0.4, 0.55)
+    foot = 0.3 * taper
+    sketch.polygon([(-0.3, 0.12), (0.3, 0.12), (foot, 0.12 + depth), (-foot, 0.12 + depth)], pot)
+    sketch.box(-0.35, 0.05, 0.35, 0.17, shade(pot, 0.85))
     return sketch

@@ -63,7 +63,7 @@ def shade(color: Color, factor: float) -> Color:
 
 
 def noise(rng: Rng, height: int, width: int, cells: float) -> Float32Array:
-    """Return smooth noise (height, width) of mean 0 and unit scale, about ``cells`` bumps across."""
+    """Return smooth noise (height, width): mean 0, unit scale, about ``cells`` bumps across."""
     step = max(height, width) / cells
     rows, columns = max(2, round(height / step) + 1), max(2, round(width / step) + 1)
     grid = Image.fromarray(rng.standard_normal((rows, columns), dtype=np.float32))
@@ -90,8 +90,9 @@ def _striped(rng: Rng, height: int, width: int) -> Float32Array:
     angle, waves = rng.uniform(0, np.pi), rng.uniform(6, 22)
     y, x = np.ogrid[:height, :width]
     phase = (np.cos(angle) * x + np.sin(angle) * y) * (2 * np.pi * waves / max(height, width))
-    bent = phase.astype(np.float32) + noise(rng, height, width, 3)
-    return np.float32(rng.uniform(0.05, 0.22)) * np.sin(bent)
+    bent: Float32Array = phase.astype(np.float32) + noise(rng, height, width, 3)
+    stripes: Float32Array = np.float32(rng.uniform(0.05, 0.22)) * np.sin(bent)
+    return stripes
 
 
 TEXTURES: dict[str, Callable[[Rng, int, int], Float32Array]] = {

@@ -13,7 +13,7 @@ def _tyre(sketch: Sketch, x: float, y: float, radius: float, hub: Color) -> None
 
 
 def aeroplane(rng: Rng) -> Sketch:
-    """An airliner from the side, or seen from above with both wings spread."""
+    """Draw an airliner from the side, or seen from above with both wings spread."""
     sketch, body, wing = Sketch(), finish(rng), finish(rng)
     if rng.random() < 0.5:
         wing = shade(body, 0.75)
@@ -59,7 +59,7 @@ def _spoked_wheel(sketch: Sketch, rng: Rng, x: float, y: float, radius: float) -
 
 
 def bicycle(rng: Rng) -> Sketch:
-    """A bicycle from the side: two big spoked wheels, one sees through them, and a frame of tubes."""
+    """Draw a bicycle from the side: two big see-through wheels and a frame of tubes."""
     sketch, frame = Sketch(), finish(rng)
     radius = rng.uniform(0.34, 0.4)
     back, front, crank = (-0.55, 0.3), (0.55, 0.3), (-0.08, 0.32)
@@ -89,7 +89,7 @@ def bicycle(rng: Rng) -> Sketch:
 
 
 def motorbike(rng: Rng) -> Sketch:
-    """A motorbike from the side: two fat wheels, tank, seat, engine, exhaust, headlight."""
+    """Draw a motorbike from the side: two fat wheels, tank, seat, engine, exhaust, headlight."""
     sketch, body = Sketch(), finish(rng)
     back, front, radius = (-0.6, 0.32), (0.62, 0.32), rng.uniform(0.27, 0.32)
     for x, y in (back, front):
@@ -118,7 +118,7 @@ def motorbike(rng: Rng) -> Sketch:
 
 
 def boat(rng: Rng) -> Sketch:
-    """A boat from the side: with sails, or with a cabin and a funnel."""
+    """Draw a boat from the side: with sails, or with a cabin and a funnel."""
     sketch, hull = Sketch(), finish(rng)
     sail_boat = rng.random() < 0.6
     if sail_boat:
@@ -153,7 +153,7 @@ def boat(rng: Rng) -> Sketch:
 
 
 def bus(rng: Rng) -> Sketch:
-    """A bus from the side: one tall box with a row of big windows, a door and two wheels."""
+    """Draw a bus from the side: one tall box with a row of big windows, a door and two wheels."""
     sketch, body = Sketch(), finish(rng)
     double = rng.random() < 0.35
     top = -0.85 if double else -0.4
@@ -175,7 +175,7 @@ def bus(rng: Rng) -> Sketch:
 
 
 def car(rng: Rng) -> Sketch:
-    """A car, from the side or from the front."""
+    """Draw a car, from the side or from the front."""
     sketch, body = Sketch(), finish(rng)
     if rng.random() < 0.2:
         return _car_front(sketch, body)
@@ -214,7 +214,7 @@ def _car_front(sketch: Sketch, body: Color) -> Sketch:
 
 
 def train(rng: Rng) -> Sketch:
-    """A train from the side: a long streamlined unit, or a steam engine with its tender."""
+    """Draw a train from the side: a long streamlined unit, or a steam engine with its tender."""
     sketch, body = Sketch(), finish(rng)
     if rng.random() < 0.4:
         return _steam_engine(sketch, rng, body)

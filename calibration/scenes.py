@@ -69,7 +69,7 @@ def write_scenes(
 
 
 def draw_scene(*, seed: int, split: str, index: int) -> tuple[bytes, bytes]:
-    """Return scene ``index`` of ``split`` as the bytes of a JPEG image and of a palette PNG mask."""
+    """Return scene ``index`` of ``split`` as a JPEG file's bytes and its palette PNG mask's."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     image, mask = compose(rng)
     return encode_jpeg(rng, image), _encode_mask(mask)
@@ -81,7 +81,7 @@ def scene_name(*, seed: int, split: str, index: int) -> str:
 
 
 def _is_written(directory: Path, settings: dict[str, int]) -> bool:
-    """Return whether just this data set is at ``directory``; raise for anything but an empty place."""
+    """Return whether this very data set is at ``directory``; raise for anything else there."""
     if not directory.exists():
         return False
     if not directory.is_dir():

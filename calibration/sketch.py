@@ -18,10 +18,7 @@ SUPERSAMPLE = 2  # pixels drawn per pixel kept, along each axis
 def smooth(points: Points, closed: bool = True, steps: int = 5) -> NDArray[np.float64]:
     """Return a Catmull-Rom curve through ``points``, ``steps`` samples for each segment."""
     p = np.asarray(points, dtype=np.float64)
-    if closed:
-        p = np.concatenate([p[-1:], p, p[:2]])
-    else:
-        p = np.concatenate([p[:1], p, p[-1:]])
+    p = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([p[:1], p, p[-1:]])
     t = (np.arange(steps) / steps)[:, None, None]
     a, b, c, d = p[:-3], p[1:-2], p[2:-1], p[3:]
     curve = b + 0.5 * t * (

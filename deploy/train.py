@@ -1,4 +1,4 @@
-"""The training recipe: any variant, from a backbone or a checkpoint, on data sets of VOC's layout."""
+"""The training recipe: any variant, from a backbone or a checkpoint, on data in VOC's layout."""
 
 import time
 from collections.abc import Callable

@@ -72,7 +72,7 @@ def augment(
 def _corner(
     rng: np.random.Generator, mask: UInt8Array, extent: tuple[float, float]
 ) -> tuple[float, float]:
-    """Return the top left corner of a crop: half the time anywhere, else about an object's pixel."""
+    """Return a crop's top left corner: half the time anywhere, else about an object's pixel."""
     anchor = None
     if rng.random() < 0.5:
         objects = np.flatnonzero((mask[::8, ::8] != 0) & (mask[::8, ::8] != IGNORE_LABEL))
@@ -116,7 +116,7 @@ def _recolor(rng: np.random.Generator, image: UInt8Array, strength: float) -> UI
     """Change brightness, contrast, saturation and tint at random."""
     brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)
     tint = 1 + rng.uniform(-0.2 * strength, 0.2 * strength, 3)
-    pixels = image.astype(np.float32)
+    pixels: NDArray[np.float32] = image.astype(np.float32)
     grey = pixels.mean(axis=2, keepdims=True)
     mean = float(grey.mean())
     pixels = grey + np.float32(saturation) * (pixels - grey)

@@ -35,7 +35,8 @@ class Run:
         if not config.resume:
             self.source = initialize(self.network, config.init, config.seed)
         # channels_last: six times faster than the default for MobileNetV2 on a CPU with AMX
-        self.network = self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in stubs
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         if config.resume:
@@ -62,7 +63,7 @@ class Run:
                 f"the loss became {value} at step {self.step}: resume with lower learning rates"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
@@ -79,7 +80,7 @@ class Run:
         )  # fmt: skip
 
     def mean_iou(self, samples: list[Sample]) -> float | None:
-        """Return the mean IoU in % at the deployment size, squashed; None without labelled pixels."""
+        """Return the mean IoU in % at the deployment size, squashed; None without labels."""
         size = (self.config.augmentation.size,) * 2
         self.network.eval()
         confusion = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
@@ -149,12 +150,12 @@ def schedule_factor(config: TrainConfig, step: int) -> float:
         return (step + 1) / (config.warmup + 1)
     done = min(1.0, (step - config.warmup) / max(1, config.steps - config.warmup))
     if config.schedule == "poly":
-        return (1 - done) ** 0.9  # Chen et al., DeepLab, arXiv 1606.00915
-    return 0.5 * (1 + math.cos(math.pi * done))  # Loshchilov and Hutter, arXiv 1608.03983
+        return math.pow(1 - done, 0.9)  # Chen et al., DeepLab, arXiv 1606.00915
+    return 0.5 + 0.5 * math.cos(math.pi * done)  # Loshchilov and Hutter, arXiv 1608.03983
 
 
 def mean_iou_percent(confusion: NDArray[np.int64]) -> float | None:
-    """Return the mean IoU in % over the classes in the ground truth (rows); None if there is none."""
+    """Return the mean IoU in % over the classes in the ground truth (rows); None without any."""
     hits = np.diag(confusion)
     truth = confusion.sum(axis=1)
     union = truth + confusion.sum(axis=0) - hits

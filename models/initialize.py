@@ -1,4 +1,4 @@
-"""Where training starts: a published ImageNet backbone, an encoder's parameters, or a whole network."""
+"""Where training starts: a published ImageNet backbone, an encoder, or a whole network."""
 
 import math
 import re

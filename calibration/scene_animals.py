@@ -1,8 +1,8 @@
-"""Drawers of VOC's living classes: each fills a new :class:`Sketch`, facing right, y down."""
+"""Drawers of VOC's animals: each fills a new :class:`Sketch`, facing right, y down."""
 
 import numpy as np
 
-from calibration.scene_paint import DARK, LIGHT, Rng, coat, finish, fur, leaf, paint, shade
+from calibration.scene_paint import DARK, LIGHT, Rng, coat, paint, shade
 from calibration.sketch import Color, Points, Sketch, smooth, turn
 
 
@@ -27,7 +27,7 @@ def _eye(sketch: Sketch, x: float, y: float, radius: float) -> None:
 
 
 def horse(rng: Rng) -> Sketch:
-    """A horse from the side: long legs, arched neck with mane, flowing tail."""
+    """Draw a horse from the side: long legs, arched neck with mane, flowing tail."""
     sketch, body = Sketch(), coat(rng)
     mane = shade(body, 0.45) if rng.random() < 0.7 else shade(LIGHT, 0.9)
     sway = rng.uniform(-0.1, 0.15)
@@ -56,7 +56,7 @@ def horse(rng: Rng) -> Sketch:
 
 
 def cow(rng: Rng) -> Sketch:
-    """A cow from the side: a box of a body, low head with horns, udder, patches."""
+    """Draw a cow from the side: a box of a body, low head with horns, udder, patches."""
     sketch, body = Sketch(), coat(rng)
     legs = [(-0.5, 0.0), (-0.38, 1.0), (0.4, 0.0), (0.3, 1.0)]
     sketch.texture = "plain" if rng.random() < 0.6 else None
@@ -69,7 +69,8 @@ def cow(rng: Rng) -> Sketch:
         patch = LIGHT if body.mean() < 0.5 else shade(body, 0.25)
         for _ in range(rng.integers(2, 5)):
             at = (rng.uniform(-0.42, 0.4), rng.uniform(-0.14, 0.1))
-            sketch.ellipse(at, (rng.uniform(0.06, 0.15), rng.uniform(0.06, 0.15)), patch, rng.uniform(0, 180))
+            radii = (rng.uniform(0.06, 0.15), rng.uniform(0.06, 0.15))
+            sketch.ellipse(at, radii, patch, rng.uniform(0, 180))
     sketch.ellipse((-0.28, 0.29), (0.13, 0.09), np.array([0.85, 0.6, 0.58]))
     low = rng.choice([rng.uniform(-0.05, 0.1), rng.uniform(0.3, 0.45)], p=[0.75, 0.25])
     sketch.polygon([(0.4, -0.3), (0.72, low - 0.25), (0.76, low + 0.05), (0.46, 0.12)], body)
@@ -94,7 +95,7 @@ def cow(rng: Rng) -> Sketch:
 
 
 def sheep(rng: Rng) -> Sketch:
-    """A sheep: a cloud of wool on thin short legs, a small bare face."""
+    """Draw a sheep: a cloud of wool on thin short legs, a small bare face."""
     sketch, wool = Sketch(), coat(rng)
     if rng.random() < 0.5:
         wool = shade(LIGHT, rng.uniform(0.75, 1.0))
@@ -135,7 +136,7 @@ def _dog_head(sketch: Sketch, rng: Rng, x: float, y: float, fur_color: Color) ->
 
 
 def dog(rng: Rng) -> Sketch:
-    """A dog from the side, standing or sitting: muzzle, hanging ears, tail up."""
+    """Draw a dog from the side, standing or sitting: muzzle, hanging ears, tail up."""
     sketch, body = Sketch(), coat(rng)
     wag = rng.uniform(-0.12, 0.12)
     if rng.random() < 0.65:
@@ -182,7 +183,7 @@ def _cat_head(sketch: Sketch, x: float, y: float, r: float, fur_color: Color, ir
 
 
 def cat(rng: Rng) -> Sketch:
-    """A cat, sitting seen from the front or walking: pointed ears, long curled tail."""
+    """Draw a cat, sitting seen from the front or walking: pointed ears, long curled tail."""
     sketch, body = Sketch(), coat(rng)
     iris, curl = np.array([0.6, 0.7, 0.2]) * rng.uniform(0.7, 1.2), rng.uniform(-0.1, 0.15)
     stripe = shade(body, 0.55)
@@ -216,7 +217,7 @@ def cat(rng: Rng) -> Sketch:
 
 
 def bird(rng: Rng) -> Sketch:
-    """A bird, perched seen from the side or in flight with spread wings."""
+    """Draw a bird, perched seen from the side or in flight with spread wings."""
     sketch, body, wing = Sketch(), coat(rng), coat(rng)
     beak = np.array([0.9, 0.6, 0.15]) * rng.uniform(0.5, 1.05)
     if rng.random() < 0.6:
@@ -242,91 +243,4 @@ def bird(rng: Rng) -> Sketch:
     sketch.polygon([(0.5, -0.06), (0.68, 0.0), (0.5, 0.05)], beak)
     sketch.disc((0.42, -0.02), 0.12, shade(body, 0.85))
     _eye(sketch, 0.46, -0.04, 0.025)
-    return sketch
-
-
-def _limb(
-    sketch: Sketch,
-    joint: tuple[float, float],
-    angles: tuple[float, float],
-    length: float,
-    width: float,
-    cloth: Color,
-    end: Color,
-) -> None:
-    """Draw an arm or a leg of two segments; angles in degrees from straight down."""
-    first, second = np.radians(angles[0]), np.radians(angles[0] + angles[1])
-    middle = np.array(joint) + length * np.array([np.sin(first), np.cos(first)])
-    tip = middle + length * np.array([np.sin(second), np.cos(second)])
-    sketch.stroke([joint, middle, tip], width, cloth, 0.75 * width)
-    sketch.disc((float(tip[0]), float(tip[1])), 0.55 * width, end)
-
-
-def person(rng: Rng) -> Sketch:
-    """A person from the front in any pose, the whole body or from the chest up."""
-    sketch, shirt, trousers = Sketch(), finish(rng), finish(rng)
-    tone = rng.uniform(0.25, 1.0)
-    skin = np.clip(np.array([0.93, 0.74, 0.62]) * tone + rng.normal(0, 0.02, 3), 0, 1)
-    hair = fur(rng) * rng.uniform(0.3, 1)
-    if rng.random() < 0.8:
-        shoe = shade(fur(rng), 0.5)
-        if rng.random() < 0.25:  # a skirt
-            for x in (-0.08, 0.08):
-                _limb(sketch, (x, 0.1), (rng.uniform(-8, 8), 0), 0.3, 0.1, skin, shoe)
-            sketch.polygon([(-0.13, 0.0), (0.13, 0.0), (0.27, 0.42), (-0.27, 0.42)], trousers)
-        else:
-            for x in (-0.09, 0.09):
-                angles = (rng.uniform(-8, 28) * np.sign(x), rng.uniform(-30, 8) * np.sign(x))
-                _limb(sketch, (x, 0.05), angles, 0.34, 0.16, trousers, shoe)
-        for side in (-1, 1):
-            swing = rng.uniform(8, 60) if rng.random() < 0.75 else rng.uniform(100, 160)
-            angles = (side * swing, -side * rng.uniform(-20, 70))
-            _limb(sketch, (side * 0.2, -0.4), angles, 0.23, 0.11, shade(shirt, 0.85), skin)
-        trunk = [(-0.23, -0.45), (0.23, -0.45), (0.16, -0.1), (0.18, 0.1), (-0.18, 0.1)]
-        sketch.polygon([*trunk, (-0.16, -0.1)], shirt)
-    else:
-        bust = [(-0.13, -0.45), (0.13, -0.45), (0.4, -0.33), (0.5, 0.2), (-0.5, 0.2)]
-        sketch.polygon([*bust, (-0.4, -0.33)], shirt)
-        sketch.polygon([(-0.1, -0.45), (0.1, -0.45), (0.0, -0.25)], skin)
-    sketch.stroke([(0, -0.4), (0, -0.55)], 0.12, shade(skin, 0.85))
-    if rng.random() < 0.4:
-        sketch.ellipse((0, -0.62), (0.19, 0.25), hair)
-    sketch.ellipse((0, -0.68), (0.145, 0.18), skin)
-    top = [(-0.16, -0.68), (-0.14, -0.86), (0.0, -0.91), (0.14, -0.86), (0.16, -0.68), (0.0, -0.79)]
-    sketch.polygon(smooth(top, steps=3), hair if rng.random() < 0.8 else paint(rng))
-    for x in (-0.055, 0.055):
-        sketch.disc((x, -0.68), 0.018, DARK)
-    sketch.stroke([(-0.05, -0.58), (0.05, -0.58)], 0.02, np.array([0.6, 0.25, 0.25]))
-    return sketch
-
-
-def potted_plant(rng: Rng) -> Sketch:
-    """A plant in a pot: blades, a bush, or stalks with flowers."""
-    sketch, pot, green = Sketch(), finish(rng), leaf(rng)
-    kind = rng.integers(3)
-    for _ in range(int(rng.integers(12, 18)) if kind == 0 else 0):
-        reach, height = rng.uniform(-0.6, 0.6), rng.uniform(0.4, 0.85)
-        tip = (reach, -height * (1 - 0.6 * abs(reach)))
-        blade = [(0.15 * reach, 0.1), (0.55 * reach, 0.75 * tip[1]), tip]
-        sketch.curve(blade, rng.uniform(0.07, 0.13), shade(green, rng.uniform(0.6, 1.3)), 0.02)
-    for _ in range(int(rng.integers(30, 45)) if kind == 1 else 0):
-        angle, radius = rng.uniform(0, 2 * np.pi), 0.45 * np.sqrt(rng.random())
-        at = (radius * np.cos(angle), -0.4 + radius * np.sin(angle))
-        tint = shade(green, rng.uniform(0.55, 1.35))
-        sketch.ellipse(at, (0.15, 0.07), tint, rng.uniform(0, 180))
-    petals = paint(rng)
-    for _ in range(int(rng.integers(4, 8)) if kind == 2 else 0):
-        x, y = rng.uniform(-0.45, 0.45), rng.uniform(-0.8, -0.35)
-        sketch.curve([(0.1 * x, 0.15), (0.6 * x, 0.4 * y), (x, y)], 0.045, shade(green, 0.8))
-        for t in (0.3, 0.6):
-            at = (0.7 * t * x + 0.1 * x, t * y)
-            sketch.ellipse(at, (0.14, 0.05), shade(green, 1.1), rng.uniform(-60, 60))
-        for petal in range(6):
-            spoke = turn([(0.08, 0.0)], 60 * petal)[0]
-            sketch.disc((x + float(spoke[0]), y + float(spoke[1])), 0.055, petals)
-        sketch.disc((x, y), 0.05, np.array([0.9, 0.75, 0.2]))
-    taper, depth = rng.uniform(0.6, 0.85), rng.uniform(0.4, 0.55)
-    foot = 0.3 * taper
-    sketch.polygon([(-0.3, 0.12), (0.3, 0.12), (foot, 0.12 + depth), (-foot, 0.12 + depth)], pot)
-    sketch.box(-0.35, 0.05, 0.35, 0.17, shade(pot, 0.85))
     return sketch
