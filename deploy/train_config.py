@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from deploy.train_data import Augmentation, DataRoot
 from models import VARIANTS
 
@@ -32,8 +34,10 @@ class TrainConfig:
     warmup: int = 100  # steps
     freeze_statistics: bool = True  # of batch normalization; its scale and shift are learnt anyway
     augmentation: Augmentation = field(default_factory=Augmentation)
-    device: str = "cpu"
-    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    device: str = "cpu"  # or "cuda", "cuda:1", …
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = (
+        "auto"  # what hardware is fast at
+    )
     threads: int | None = None  # torch's, on the CPU; None: torch's choice
     workers: int = 1  # threads that make batches
     checkpoint_minutes: float = 3.0
@@ -52,6 +56,9 @@ class TrainConfig:
             f"crop is {self.augmentation.crop}: at least 32": self.augmentation.crop < 32,
             "learning rates must be positive": min(self.encoder_rate, self.decoder_rate) <= 0,
             f"seed is {self.seed}: it must not be negative": self.seed < 0,
+            f"device {self.device!r}: choose cpu, or cuda where torch finds a GPU": (
+                not _is_available(self.device)
+            ),
             "float16 needs a GPU: choose bfloat16 or float32": (
                 self.precision == "float16" and self.device == "cpu"
             ),
@@ -59,6 +66,13 @@ class TrainConfig:
         for problem, applies in problems.items():
             if applies:
                 raise TrainError(f"training: {problem}")
+
+
+def _is_available(device: str) -> bool:
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        return torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()
+    return device == "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ class Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.step = config, 0
         self.device = torch.device(config.device)
+        self.dtype = autocast_dtype(self.device, config.precision)
         self.network = build(config.variant)
         self.source: str | None = "the run's own checkpoint"
         if not config.resume:
@@ -38,7 +39,7 @@ class Run:
         self.network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in stubs
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config))
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         if config.resume:
             self._load()
 
@@ -52,7 +53,7 @@ class Run:
         _training_mode(self.network, config.freeze_statistics)
         images = images.to(self.device, memory_format=torch.channels_last)
         labels = labels.to(self.device)
-        with _autocast(self.device, config.precision):
+        with self._autocast():
             logits = self.network(images)
         size = labels.shape[1:]
         logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
@@ -88,7 +89,7 @@ class Run:
             image, mask = read_sample(sample)
             tensor = torch.from_numpy(normalize(fit_image(image, Fit.SQUASH, size)))
             tensor = tensor.to(self.device, memory_format=torch.channels_last)
-            with torch.inference_mode(), _autocast(self.device, self.config.precision):
+            with torch.inference_mode(), self._autocast():
                 logits = self.network(tensor)[0].float().cpu().numpy()
             found, true = logits_to_labels(logits, size), fit_mask(mask, Fit.SQUASH, size)
             counted = true != IGNORE_LABEL
@@ -121,6 +122,13 @@ class Run:
             save_file(tensors, path)
         return target
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type,
+            self.dtype if self.dtype != torch.float32 else None,
+            enabled=self.dtype != torch.float32,
+        )
+
     def _load(self) -> None:
         path = self.config.directory / CHECKPOINT
         try:
@@ -142,6 +150,19 @@ class Run:
             group["peak"] = peak  # the configuration's, which may differ from the first run's
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+
+
+def autocast_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """Return the type in which convolutions are computed; "auto" is what the hardware is fast at.
+
+    That is bfloat16 on GPUs that have it (float16 on others) and on CPUs with AMX tiles for it.
+    """
+    if precision != "auto":
+        return {"float32": torch.float32, "float16": torch.float16}.get(precision, torch.bfloat16)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
+    return torch.bfloat16 if has_tiles else torch.float32
 
 
 def schedule_factor(config: TrainConfig, step: int) -> float:
@@ -184,11 +205,6 @@ def _training_mode(network: nn.Module, freeze_statistics: bool) -> None:
     for module in network.modules():
         if freeze_statistics and isinstance(module, nn.BatchNorm2d):
             module.eval()
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    dtype = {"float16": torch.float16}.get(precision, torch.bfloat16)
-    return torch.autocast(device.type, dtype, enabled=precision != "float32")
 
 
 @contextmanager

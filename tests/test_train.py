@@ -183,6 +183,8 @@ def test_resume_without_or_with_a_foreign_checkpoint_is_refused(data: Path, tmp_
         ({"data": (DataRoot(root=Path("x"), weight=0),)}, "must be positive"),
         ({"steps": 0}, "at least 1"),
         ({"batch_size": 0}, "at least 1"),
+        ({"device": "cuda:99"}, "choose cpu, or cuda where torch finds a GPU"),
+        ({"device": "tpu"}, "choose cpu, or cuda where torch finds a GPU"),
         ({"precision": "float16"}, "float16 needs a GPU"),
         ({"encoder_rate": 0.0}, "learning rates must be positive"),
         ({"augmentation": Augmentation(crop=16)}, "at least 32"),
