@@ -1,1 +1,32 @@
 """What the network is shown: data, preprocessing, and the statistics of its activations."""
+
+from calibration.errors import CalibrationError, DataError
+from calibration.observe import observe
+from calibration.preprocess import Fit, logits_to_labels, preprocess
+from calibration.ranges import Method, RangeConfig, choose_range
+from calibration.record import Calibration, CalibrationImage, CalibrationKey, read_calibration
+from calibration.statistics import TensorStatistics
+from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, Sample, find_voc_root, read_split
+
+__all__ = [
+    "CLASSES",
+    "IGNORE_LABEL",
+    "PALETTE",
+    "Calibration",
+    "CalibrationError",
+    "CalibrationImage",
+    "CalibrationKey",
+    "DataError",
+    "Fit",
+    "Method",
+    "RangeConfig",
+    "Sample",
+    "TensorStatistics",
+    "choose_range",
+    "find_voc_root",
+    "logits_to_labels",
+    "observe",
+    "preprocess",
+    "read_calibration",
+    "read_split",
+]

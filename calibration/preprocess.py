@@ -35,7 +35,9 @@ def fit_image(image: UInt8Array, fit: Fit, size: Size) -> UInt8Array:
 
 def fit_mask(mask: UInt8Array, fit: Fit, size: Size) -> UInt8Array:
     """Scale labels (H, W), nearest, to (height, width); padding has the ignored label."""
-    return np.asarray(_fit(Image.fromarray(mask), fit, size, Image.Resampling.NEAREST, IGNORE_LABEL))
+    return np.asarray(
+        _fit(Image.fromarray(mask), fit, size, Image.Resampling.NEAREST, IGNORE_LABEL)
+    )
 
 
 def normalize(image: UInt8Array) -> Float32Array:
@@ -65,14 +67,15 @@ def logits_to_labels(logits: Float32Array, size: Size) -> UInt8Array:
         Labels, uint8 (height, width).
     """
     if logits.shape[1:] == size:
-        return logits.argmax(axis=0).astype(np.uint8)
+        direct: UInt8Array = logits.argmax(axis=0).astype(np.uint8)
+        return direct
     top, bottom, wy = _neighbours(logits.shape[1], size[0])
     left, right, wx = _neighbours(logits.shape[2], size[1])
     # (h, w, C): the argmax and the gathers below both read the classes of one pixel together
     pixels = np.ascontiguousarray(logits.transpose(1, 2, 0))
-    winners = pixels.argmax(axis=2).astype(np.uint8)
+    winners: UInt8Array = pixels.argmax(axis=2).astype(np.uint8)
     upper, lower = winners[top], winners[bottom]
-    labels = upper[:, left]
+    labels: UInt8Array = upper[:, left]
     unsure = labels != upper[:, right]
     unsure |= labels != lower[:, left]
     unsure |= labels != lower[:, right]
@@ -97,6 +100,21 @@ def _neighbours(
     return first, second, (position - first).astype(np.float32)
 
 
+def fitted_region(shape: Size, fit: Fit, size: Size) -> Size:
+    """Return height and width of the input that an image of ``shape`` fills, from the top left."""
+    height, width = _scaled(shape, fit, size)
+    return min(height, size[0]), min(width, size[1])
+
+
+def _scaled(shape: Size, fit: Fit, size: Size) -> Size:
+    """Return height and width of the scaled image, before it is cropped or padded."""
+    if fit is Fit.SQUASH:
+        return size
+    ratios = (size[0] / shape[0], size[1] / shape[1])
+    scale = max(ratios) if fit is Fit.CROP else min(ratios)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
 def _fit(
     picture: Image.Image,
     fit: Fit,
@@ -105,16 +123,11 @@ def _fit(
     fill: int | tuple[int, ...],
 ) -> Image.Image:
     height, width = size
-    if fit is Fit.SQUASH:
-        return picture.resize((width, height), resample)
-    ratios = (width / picture.width, height / picture.height)
-    scale = max(ratios) if fit is Fit.CROP else min(ratios)
-    scaled = picture.resize(
-        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), resample
-    )
+    scaled_height, scaled_width = _scaled((picture.height, picture.width), fit, size)
+    scaled = picture.resize((scaled_width, scaled_height), resample)
     if fit is Fit.PAD:
-        canvas = Image.new(picture.mode, (width, height), fill)  # type: ignore[arg-type]
+        canvas = Image.new(picture.mode, (width, height), fill)
         canvas.paste(scaled, (0, 0))
         return canvas
-    left, top = (scaled.width - width) // 2, (scaled.height - height) // 2
+    left, top = (scaled_width - width) // 2, (scaled_height - height) // 2
     return scaled.crop((left, top, left + width, top + height))

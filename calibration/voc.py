@@ -15,9 +15,28 @@ from PIL import Image
 from calibration.errors import DataError
 
 CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
-    "motorbike person pottedplant sheep sofa train tvmonitor"
-).split()
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
 IGNORE_LABEL = 255
 DEFAULT_ROOT = Path("data/VOCdevkit/VOC2012")
 
@@ -34,12 +53,14 @@ class Sample:
 
 
 def _palette() -> UInt8Array:
-    """Return VOC's colour map (256, 3): the bits of the label, spread over R, G and B from the top."""
+    """Return VOC's colour map (256, 3): a label's bits, spread over R, G and B from the top."""
     labels = np.arange(256)
     colors = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):
         for channel in range(3):
-            colors[:, channel] |= ((labels >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+            colors[:, channel] |= ((labels >> (3 * bit + channel) & 1) << (7 - bit)).astype(
+                np.uint8
+            )
     return colors
 
 
@@ -106,12 +127,17 @@ def read_image(path: Path) -> UInt8Array:
     An EXIF orientation is not applied: VOC's masks follow the stored pixels.
 
     Raises:
-        DataError: the file cannot be decoded.
+        DataError: the file cannot be decoded, or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(f"{path} has mode {image.mode}: images have 8 bits a channel")
+            image.info.pop("transparency", None)  # of a palette: dropped with a warning otherwise
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path} cannot be decoded as an image: {error}") from None
 
 

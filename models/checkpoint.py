@@ -40,10 +40,11 @@ class WeightsSource:
 
 
 def find_weights(variant_id: str, weights: Path | None = None) -> WeightsSource:
-    """Return where the parameters of ``variant_id`` are, the first that exists of:
+    """Return where the parameters of ``variant_id`` are.
 
-    ``weights``; the reference file in torch's cache (``$TORCH_HOME/models``, by default
-    ``~/.torch/models``); the file that ships with the repository; else seeded random ones.
+    The first that exists of: ``weights``; the reference file in torch's cache
+    (``$TORCH_HOME/models``, by default ``~/.torch/models``); the file that ships with the
+    repository; else seeded random ones.
 
     Raises:
         ModelError: the variant is unknown, or ``weights`` is given and is no file.
@@ -83,8 +84,8 @@ def build_with_weights(
 def load_checkpoint(module: nn.Module, path: Path | str) -> None:
     """Fill ``module`` in place, strictly, with the parameters in ``path``.
 
-    Reads safetensors, and torch files with ``weights_only=True`` (no code in them is run): a plain
-    state dict, or one under ``state_dict`` or ``model``; a ``module.`` prefix is dropped.
+    Reads safetensors, and torch files with ``weights_only=True`` (no code in them is run), these a
+    plain state dict or one under ``state_dict`` or ``model``; a ``module.`` prefix is dropped.
 
     Raises:
         ModelError: the file cannot be read, or it has missing, unexpected, wrongly shaped or
@@ -102,8 +103,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the parameters in ``path`` by name; raises ModelError as :func:`load_checkpoint`."""
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"no checkpoint at {path}: pass the path of an existing file") from None
     except OSError as error:

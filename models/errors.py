@@ -2,4 +2,4 @@
 
 
 class ModelError(ValueError):
-    """A variant or a checkpoint that cannot be used; the message is one line and says what to do."""
+    """A variant or a checkpoint that cannot be used; one line that says what to do."""

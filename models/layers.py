@@ -21,7 +21,7 @@ def conv3x3(
 
 
 def upsample_to(x: Tensor, reference: Tensor) -> Tensor:
-    """Resize ``x`` (N, C, h, w) to the height and width of ``reference``, bilinear, corners aligned."""
+    """Resize ``x`` (N, C, h, w) to the size of ``reference``, bilinear, corners aligned."""
     return F.interpolate(x, size=reference.shape[2:], mode="bilinear", align_corners=True)
 
 

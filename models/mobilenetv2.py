@@ -48,7 +48,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The convolutional part of MobileNetV2 up to the 320-channel stage: ``layer1`` to ``layer8``."""
+    """The convolutional part of MobileNetV2, ``layer1`` to the 320-channel ``layer8``."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -93,7 +93,7 @@ class MobileRefineNet(MobileNetV2):
         return projected
 
     def pool(self, path: int, x: Tensor) -> Tensor:
-        """Apply ReLU6, chained residual pooling and, but for the finest path, the 1x1 conv after it."""
+        """Apply ReLU6, chained residual pooling and, but for the finest path, a 1x1 conv."""
         x = self.get_submodule(f"crp{path}")(F.relu6(x))
         return x if path == 1 else self.get_submodule(f"conv_adapt{path}")(x)
 

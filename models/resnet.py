@@ -9,7 +9,7 @@ STAGE_CHANNELS = (256, 512, 1024, 2048)
 
 
 class Bottleneck(nn.Module):
-    """1x1 reduce, 3x3, 1x1 expand by four, plus the shortcut: (N, C, H, W) -> (N, 4·width, h, w)."""
+    """1x1 reduce, 3x3, 1x1 expand, plus shortcut: (N, C, H, W) -> (N, 4·width, h, w)."""
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -32,7 +32,8 @@ class Bottleneck(nn.Module):
         residual = self.relu(self.bn2(self.conv2(residual)))
         residual = self.bn3(self.conv3(residual))
         shortcut: Tensor = x if self.downsample is None else self.downsample(x)
-        return self.relu(residual + shortcut)
+        output: Tensor = self.relu(residual + shortcut)
+        return output
 
 
 class ResNet(nn.Module):

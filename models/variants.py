@@ -11,7 +11,7 @@ from models.refinenet import MobileRefineNet, RefineNet
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One network of the family. IoU figures are percentages on VOC2012 val as their source quotes."""
+    """One network of the family; mIoU in % on VOC2012 val, as the sources quote it."""
 
     full_name: str
     upstream_file: str  # the reference checkpoint's file name

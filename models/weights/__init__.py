@@ -1,0 +1,1 @@
+"""The parameters that ship with the repository."""

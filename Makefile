@@ -1,0 +1,47 @@
+# Everything runs in .venv, which `make setup` makes; each target below does that by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= artifacts
+IMAGES ?= 50
+LIMIT ?= 50
+FIT ?= crop
+export VOC_ROOT
+
+.PHONY: help setup export-all report bench test lint typecheck check clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## Make .venv and install the package with pinned versions
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+export-all: setup ## Export, quantize, validate and report all variants (VOC_ROOT=DIR IMAGES=50 LIMIT=50 FIT=crop)
+	$(BIN)/deploy export-all --images $(IMAGES) --limit $(LIMIT) --fit $(FIT) --out $(OUT)
+
+report: setup ## Write the report anew from the validation results
+	$(BIN)/deploy report --out $(OUT)
+
+bench: setup ## Measure time and memory of calibration and validation (VOC_ROOT=DIR)
+	$(BIN)/python -m deploy.bench --out $(OUT)
+
+test: setup ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: setup ## Check style
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+typecheck: setup ## Check types
+	$(BIN)/mypy
+
+check: lint typecheck test ## Check everything; changes nothing
+
+clean: ## Remove what was built; keeps data/
+	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,112 @@
+"""One pass over the images: the statistics of chosen tensors, in constant memory.
+
+Reductions run inside the graph, so that no whole activation leaves the runtime: the maximum as a
+GlobalMaxPool and the samples as a strided 1x1 MaxPool, both of which onnxruntime computes in the
+blocked layout that its convolutions already use, as it does the average that finds a NaN.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper
+
+from calibration.errors import CalibrationError
+from calibration.preprocess import Float32Array
+from calibration.statistics import TensorStatistics
+
+SAMPLES = 16_384  # of a tensor and an image, at most, for the histogram
+
+
+def observe(
+    model: onnx.ModelProto,
+    tensors: Mapping[str, tuple[int, ...]],
+    images: Iterable[Float32Array],
+    *,
+    non_negative: frozenset[str] = frozenset(),
+    threads: int = 0,
+) -> dict[str, TensorStatistics]:
+    """Run ``model`` on every image and return the statistics of ``tensors``.
+
+    Args:
+        model: a graph with one input; it is not changed.
+        tensors: the shape (N, C, H, W) of each tensor to observe, by name.
+        images: inputs float32 (1, 3, H, W), taken one at a time and then dropped.
+        non_negative: tensors known to have no value below zero: their minimum is taken as zero.
+        threads: of onnxruntime; 0 lets it choose.
+
+    Raises:
+        CalibrationError: there are no images, or a tensor has a NaN or infinite value.
+    """
+    session = _session(_tapped(model, tensors, non_negative), threads)
+    input_name = session.get_inputs()[0].name
+    outputs = [output.name for output in session.get_outputs()]
+    statistics = {name: TensorStatistics() for name in tensors}
+    count = 0
+    for image in images:
+        count += 1
+        values = dict(zip(outputs, session.run(None, {input_name: image}), strict=True))
+        for name, statistic in statistics.items():
+            low = 0.0 if name in non_negative else float(values[_tap(name, "min")].min())
+            high = float(values[_tap(name, "max")].max())
+            if np.isnan(values[_tap(name, "mean")]).any():
+                low = high = math.nan
+            try:
+                statistic.update(low, max(low, high), values[_tap(name, "samples")])
+            except CalibrationError as error:
+                raise CalibrationError(
+                    f"tensor {name} on image {count}: {error}: the graph cannot be calibrated"
+                ) from None
+    if not count:
+        raise CalibrationError("no images to calibrate with: give at least one")
+    return statistics
+
+
+def _tap(tensor: str, statistic: str) -> str:
+    return f"{tensor}//{statistic}"
+
+
+def _tapped(
+    model: onnx.ModelProto,
+    tensors: Mapping[str, tuple[int, ...]],
+    non_negative: frozenset[str],
+) -> onnx.ModelProto:
+    """Return ``model`` with the statistics of ``tensors`` as its only outputs."""
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    graph = tapped.graph
+    del graph.output[:]
+    for name, shape in tensors.items():
+        stride = math.ceil(math.sqrt(max(1.0, math.prod(shape) / SAMPLES)))
+        taps = {
+            "max": helper.make_node("GlobalMaxPool", [name], [_tap(name, "max")]),
+            "min": helper.make_node("ReduceMin", [name], [_tap(name, "min")], keepdims=0),
+            # maximum and minimum lose a NaN among other values, an average does not
+            "mean": helper.make_node("GlobalAveragePool", [name], [_tap(name, "mean")]),
+            "samples": helper.make_node(
+                "MaxPool",
+                [name],
+                [_tap(name, "samples")],
+                kernel_shape=[1, 1],
+                strides=[min(stride, shape[2]), min(stride, shape[3])],
+            ),
+        }
+        if name in non_negative:
+            del taps["min"]
+        graph.node.extend(taps.values())
+        graph.output.extend(
+            helper.make_tensor_value_info(tap.output[0], onnx.TensorProto.FLOAT, None)
+            for tap in taps.values()
+        )
+    return tapped
+
+
+def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    content = model.SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,5 @@
+"""``python -m deploy`` is the console script."""
+
+from deploy.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""Where things are: ``<out>/<name>/{fp32,fp16,int8}.onnx`` and what stands beside them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.errors import DeployError
+from models.variants import VARIANTS
+
+PRECISIONS = ("fp32", "fp16", "int8")
+DEFAULT_OUT = Path("artifacts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A variant, or an ONNX file that somebody brought, and the folder of its artifacts."""
+
+    name: str
+    folder: Path
+    given: Path | None = None  # the file, if it is not one of this folder's own
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether the target is one of our networks, so that torch can be its baseline."""
+        return self.given is None
+
+    @property
+    def fp32(self) -> Path:
+        """The float graph that quantization starts from."""
+        return self.given or self.folder / "fp32.onnx"
+
+    def graph(self, precision: str) -> Path:
+        """Path of the graph of a precision."""
+        return self.fp32 if precision == "fp32" else self.folder / f"{precision}.onnx"
+
+    @property
+    def calibration(self) -> Path:
+        """Path of the statistics."""
+        return self.folder / "calibration.json"
+
+    @property
+    def validation(self) -> Path:
+        """Path of the accuracy results."""
+        return self.folder / "validation.json"
+
+
+def resolve_target(name: str, out: Path) -> Target:
+    """Return the target that a user names: a variant's id, or the path of an ONNX file.
+
+    Raises:
+        DeployError: it is neither.
+    """
+    if name in VARIANTS:
+        return Target(name=name, folder=out / name)
+    path = Path(name)
+    if path.suffix != ".onnx":
+        raise DeployError(
+            f"{name!r} is neither a variant ({', '.join(VARIANTS)}) nor the path of an .onnx file"
+        )
+    if (
+        path.parent.name in VARIANTS
+        and path.resolve() == (out / path.parent.name / "fp32.onnx").resolve()
+    ):
+        return Target(name=path.parent.name, folder=out / path.parent.name)
+    return Target(name=path.stem, folder=out / path.stem, given=path)
+
+
+def exported_variants(out: Path) -> list[str]:
+    """Return the ids of the variants that have an FP32 graph in ``out``."""
+    return [name for name in VARIANTS if (out / name / "fp32.onnx").is_file()]

@@ -1,0 +1,250 @@
+"""The command line: parse, call, print. The only place that prints results or exits.
+
+Exit codes: 0 fine, 1 failed (one line says why), 2 wrong usage.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import deploy
+import models
+from calibration.preprocess import Fit
+from calibration.ranges import Method, RangeConfig
+from deploy import display
+from deploy.artifacts import DEFAULT_OUT
+from deploy.errors import USER_ERRORS
+from deploy.progress import ConsoleProgress
+from deploy.validate import Protocol
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="From a RefineNet checkpoint to FP16 and INT8 ONNX, with the accuracy cost measured.",
+    epilog="Example: deploy export rf-lw-mbv2 && deploy quantize --int8 && deploy validate",
+)
+
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="VARIANT|MODEL.onnx", help="By default every variant exported."),
+]
+Variants = Annotated[
+    list[str] | None, typer.Argument(metavar="VARIANT", help="By default all five.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the artifacts.")]
+VocRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--voc-root",
+        metavar="DIR",
+        help="VOC2012, or a folder that holds VOCdevkit/VOC2012. By default $VOC_ROOT, else data/.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="PATH", help="Checkpoint: safetensors or a torch file."),
+]
+Images = Annotated[int, typer.Option("--images", min=1, help="Calibration images of 'train'.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Images to evaluate. By default all.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+RangeMethod = Annotated[Method, typer.Option("--method", help="How activation ranges are chosen.")]
+Percentile = Annotated[
+    float, typer.Option("--percentile", help="Share of values in range, %, for that method.")
+]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (height, width) from "500" or "HEIGHTxWIDTH"."""
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
+        raise typer.BadParameter(f"{text!r} is neither a number nor HEIGHTxWIDTH")
+    return int(parts[0]), int(parts[-1])
+
+
+@app.command(epilog="Example: deploy export rf-lw50 --weights rf_lw50_voc.pth.tar")
+def export(
+    variants: Variants = None,
+    weights: Weights = None,
+    input_size: Annotated[
+        str, typer.Option("--input-size", metavar="N|HxW", help="Fixed input size, pixels.")
+    ] = "500",
+    fit: Annotated[Fit, typer.Option("--fit", help="How images become inputs.")] = Fit.CROP,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> None:
+    """Export variants to ONNX: traced, simplified, and proved equal to torch."""
+    names = variants or list(models.VARIANTS)
+    if weights is not None and len(names) != 1:
+        raise typer.BadParameter("--weights is for one variant: name it")
+    size = parse_size(input_size)
+    progress = ConsoleProgress()
+    for name in names:
+        exported = deploy.export(
+            name, weights=weights, out=out, input_size=size, fit=fit, progress=progress
+        )
+        display.exported(exported, as_json=as_json)
+
+
+@app.command(epilog="Example: deploy simplify model.onnx --output model-simplified.onnx")
+def simplify(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simplify an ONNX file with onnxsim and prove that it computes the same."""
+    display.simplified(deploy.simplify(model, output), as_json=as_json)
+
+
+@app.command(epilog="Example: deploy quantize rf-lw-mbv2 --int8 --method percentile --images 100")
+def quantize(
+    targets: Targets = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Write the half-precision graph.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Write the 8-bit graph.")] = False,
+    method: RangeMethod = Method.MINMAX,
+    percentile: Percentile = 99.99,
+    images: Images = 50,
+    split: Annotated[str, typer.Option("--split", help="List of calibration images.")] = "train",
+    fit: Annotated[
+        Fit | None, typer.Option("--fit", help="How images become inputs. By default the graph's.")
+    ] = None,
+    voc_root: VocRoot = None,
+    weights: Weights = None,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> None:
+    """Calibrate on VOC images and write FP16 and INT8 graphs (both, if neither is asked for)."""
+    written = deploy.quantize(
+        targets or (),
+        fp16=fp16 or not int8,
+        int8=int8 or not fp16,
+        method=RangeConfig(method=method, percentile=percentile),
+        images=images,
+        split=split,
+        fit=fit,
+        voc_root=voc_root,
+        weights=weights,
+        out=out,
+        progress=ConsoleProgress(),
+    )
+    display.quantized(written, as_json=as_json)
+
+
+@app.command(
+    epilog="Example: deploy validate rf-lw-mbv2 other-tools.onnx --protocol squash --limit 50"
+)
+def validate(
+    targets: Targets = None,
+    split: Annotated[str, typer.Option("--split", help="List of images to evaluate.")] = "val",
+    limit: Limit = None,
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(
+            "--protocol", "--fit", help="Where labels are compared. By default the graph's fit."
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="VARIANT", help="Torch network that ONNX files are compared with."),
+    ] = None,
+    voc_root: VocRoot = None,
+    weights: Weights = None,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> None:
+    """Measure torch and every graph side by side: mIoU, agreement, SQNR, latency, size."""
+    results = deploy.validate(
+        targets or (),
+        split=split,
+        limit=limit,
+        protocol=protocol,
+        baseline=baseline,
+        voc_root=voc_root,
+        weights=weights,
+        out=out,
+        progress=ConsoleProgress(),
+    )
+    display.validated(results, as_json=as_json)
+
+
+@app.command(epilog="Example: deploy report --out artifacts")
+def report(variants: Variants = None, out: Out = DEFAULT_OUT, as_json: AsJson = False) -> None:
+    """Write report.json, report.md and report.html from the validation results."""
+    display.reported(deploy.report(variants or (), out=out), out, as_json=as_json)
+
+
+@app.command(
+    "export-all", epilog="Example: deploy export-all --voc-root data --images 50 --limit 50"
+)
+def export_all(
+    variants: Variants = None,
+    method: RangeMethod = Method.MINMAX,
+    percentile: Percentile = 99.99,
+    images: Images = 50,
+    limit: Limit = 50,
+    protocol: Annotated[
+        Protocol, typer.Option("--protocol", "--fit", help="How images are fitted and compared.")
+    ] = Protocol.CROP,
+    voc_root: VocRoot = None,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> None:
+    """Do the whole job for every variant: export, quantize, validate, report."""
+    progress = ConsoleProgress()
+    content = deploy.export_all(
+        variants or (),
+        method=RangeConfig(method=method, percentile=percentile),
+        images=images,
+        limit=limit,
+        protocol=protocol,
+        voc_root=voc_root,
+        out=out,
+        progress=progress,
+    )
+    display.reported(content, out, as_json=as_json, seconds=progress.seconds)
+
+
+@app.command("models", epilog="Example: deploy models --json")
+def list_models(as_json: AsJson = False) -> None:
+    """List the variants, their figures, and where their weights would come from."""
+    display.models([describe_variant(name) for name in models.VARIANTS], as_json=as_json)
+
+
+def describe_variant(name: str) -> dict[str, Any]:
+    """Return a variant's figures as plain values."""
+    variant = models.VARIANTS[name]
+    module = models.build(name)
+    source = models.find_weights(name)
+    return {
+        "id": name,
+        "full_name": variant.full_name,
+        "parameters": models.count_parameters(module),
+        "macs": models.count_macs(module),
+        "published_miou": variant.published_miou / 100,
+        "vacc_fp16_miou": variant.vacc_fp16_miou / 100,
+        "vacc_int8_miou": variant.vacc_int8_miou / 100,
+        "upstream_file": variant.upstream_file,
+        "weights": {"source": source.kind, "path": source.path and str(source.path)},
+    }
+
+
+def main() -> None:
+    """Run the command line; what a user can mend ends as one line on stderr and exit code 1."""
+    try:
+        app()
+    except USER_ERRORS as error:
+        message = " ".join(str(error).split())
+        print(f"{type(error).__name__}: {message}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted: nothing half-written was left", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of stdout has gone, as in `deploy models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,50 @@
+"""What a measurement depends on besides the graphs: hardware, threads, versions, date."""
+
+import datetime
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from deploy.runtime import default_threads
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "onnxsim", "numpy", "pillow")
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return plain values for a report; what the system does not tell is left empty."""
+    cpu_info = _read(Path("/proc/cpuinfo"))
+    flags = set(_field(cpu_info, "flags").split()) | set(_field(cpu_info, "Features").split())
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu": _field(cpu_info, "model name") or platform.processor() or platform.machine(),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "threads": default_threads(),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": sys.version.split()[0],
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _memory_gib() -> float | None:
+    kibibytes = _field(_read(Path("/proc/meminfo")), "MemTotal").split()
+    return round(int(kibibytes[0]) / 2**20, 1) if kibibytes else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _field(text: str, name: str) -> str:
+    """Return the value of the first ``name : value`` line."""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""

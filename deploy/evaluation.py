@@ -1,0 +1,194 @@
+"""Measure a target: its torch network and its graphs, side by side, on the images of a split."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import models
+from calibration import CLASSES, DataError, Fit, Sample, find_voc_root, read_split
+from calibration.record import CalibrationImage, identify
+from deploy.artifacts import PRECISIONS, Target
+from deploy.environment import describe_environment
+from deploy.errors import DeployError, GraphError, ReportError
+from deploy.graph import Graph, read_graph, read_metadata
+from deploy.progress import Progress
+from deploy.quantization import pick
+from deploy.runtime import Runner, TorchRunner, open_graph
+from deploy.validate import Protocol, evaluate
+
+BASELINE = "torch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """The images that are evaluated."""
+
+    root: Path
+    split: str
+    samples: list[Sample]
+    images: tuple[CalibrationImage, ...]
+
+    @classmethod
+    def find(cls, voc_root: Path | None, split: str, limit: int | None) -> "EvaluationSet":
+        """Read a split, or ``limit`` of its images, evenly spaced; raises DataError."""
+        root = find_voc_root(voc_root)
+        samples = read_split(root, split)
+        if limit is not None and limit < 1:
+            raise DataError(f"--limit {limit}: at least one image must be evaluated")
+        if limit is not None and limit < len(samples):
+            samples = pick(samples, limit)
+        return cls(root=root, split=split, samples=samples, images=identify(samples))
+
+    def describe(self, protocol: Protocol, size: tuple[int, int]) -> dict[str, Any]:
+        """Return what of the data a result depends on, as plain values."""
+        listing = "".join(f"{image.name} {image.sha256}\n" for image in self.images)
+        return {
+            "name": "VOC2012",
+            "split": self.split,
+            "images": len(self.samples),
+            "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+            "protocol": protocol.value,
+            "input_size": list(size),
+            "classes": len(CLASSES),
+        }
+
+
+def measure(
+    target: Target,
+    data: EvaluationSet,
+    protocol: Protocol | None,
+    baseline: str | None,
+    weights: Path | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Return the results of a target as plain values.
+
+    Raises:
+        DeployError: it has no graph, or a graph is of other parameters than torch's network, of
+            another input size, or was calibrated on an image that is evaluated.
+        ModelError, DataError: as the stages raise.
+    """
+    paths = _graph_paths(target)
+    graphs = {name: read_graph(path) for name, path in paths.items()}
+    metadata = {name: read_metadata(model) for name, model in graphs.items()}
+    sizes = {name: Graph(model).input_size for name, model in graphs.items()}
+    if len(set(sizes.values())) > 1:
+        raise GraphError(f"{target.folder} holds graphs of different input sizes: export again")
+    size = next(iter(sizes.values()))
+    first = next(iter(metadata.values()))
+    protocol = protocol or Protocol(first.get("fit", Fit.CROP.value))
+    for name in graphs:
+        _refuse_overlap(paths[name], metadata[name], data)
+    del graphs  # onnxruntime reads the files itself
+    variant = target.name if target.is_variant else baseline or first.get("variant")
+    runners: dict[str, Runner] = {}
+    result: dict[str, Any] = {
+        "name": target.name,
+        "variant": variant,
+        "dataset": data.describe(protocol, size),
+        "environment": describe_environment(),
+        "weights": None,
+    }
+    if variant is not None:
+        module, source = models.build_with_weights(variant, weights)
+        sha256 = models.state_dict_hash(module)
+        _check_weights(target, metadata, sha256)
+        runners[BASELINE] = TorchRunner(module)
+        result |= {
+            "weights": {"source": source.kind, "sha256": sha256},
+            "parameters": models.count_parameters(module),
+            "macs": models.count_macs(module, *size),
+        }
+    runners |= {name: open_graph(path) for name, path in paths.items()}
+    scores = evaluate(
+        runners,
+        progress.track(data.samples, f"validate {target.name}"),
+        protocol=protocol,
+        size=size,
+        baseline=BASELINE if BASELINE in runners else None,
+    )
+    result["calibration"] = _describe_calibration(metadata)
+    result["results"] = {
+        name: score.to_json() | _file_facts(paths.get(name), result.get("parameters"))
+        for name, score in scores.items()
+    }
+    return result
+
+
+def read_results(target: Target) -> dict[str, Any]:
+    """Read a variant's validation results; raises ReportError if they are missing or unreadable."""
+    path = target.validation
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"name", "dataset", "environment", "weights", "results"} - content.keys()
+    except FileNotFoundError:
+        raise ReportError(
+            f"no validation results at {path}: run 'deploy validate {target.name}'"
+        ) from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise ReportError(
+            f"{path} cannot be read ({error}): run 'deploy validate {target.name}' again"
+        ) from None
+    if missing:
+        raise ReportError(
+            f"{path} lacks {sorted(missing)[0]!r}: run 'deploy validate {target.name}' again"
+        )
+    return content
+
+
+def _graph_paths(target: Target) -> dict[str, Path]:
+    """Return the graphs to measure by the name that their results get."""
+    if target.given is not None:
+        return {target.name: target.given}
+    paths = {p: target.graph(p) for p in PRECISIONS if target.graph(p).is_file()}
+    if not paths:
+        raise DeployError(
+            f"{target.name} has no graph in {target.folder}: run 'deploy export {target.name}' and "
+            f"'deploy quantize {target.name}'"
+        )
+    return paths
+
+
+def _refuse_overlap(path: Path, metadata: dict[str, str], data: EvaluationSet) -> None:
+    """Refuse to evaluate a graph on an image that calibrated it, whatever its name."""
+    calibrated = set(json.loads(metadata.get("calibration_images", "[]")))
+    shared = [image.name for image in data.images if image.sha256 in calibrated]
+    if shared:
+        raise DataError(
+            f"{path} was calibrated with {len(shared)} of the images to evaluate ({shared[0]}"
+            f"{', …' if len(shared) > 1 else ''}): evaluate on another split, or calibrate on one"
+        )
+
+
+def _check_weights(target: Target, metadata: dict[str, dict[str, str]], sha256: str) -> None:
+    """Refuse to compare a graph with a torch network of other parameters."""
+    if not target.is_variant:
+        return
+    for name, entries in metadata.items():
+        if entries.get("weights_sha256") != sha256:
+            raise DeployError(
+                f"{target.graph(name)} was exported from other parameters (its metadata: "
+                f"{entries.get('weights', 'none')}) than torch would load: pass --weights with "
+                f"that checkpoint, or run 'deploy export {target.name}' and 'deploy quantize' again"
+            )
+
+
+def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any] | None:
+    """Return how the 8-bit graph was calibrated, if there is one."""
+    for entries in metadata.values():
+        if "calibration_images" in entries:
+            return {
+                "method": entries["calibration_method"],
+                "images": len(json.loads(entries["calibration_images"])),
+            }
+    return None
+
+
+def _file_facts(path: Path | None, parameters: int | None) -> dict[str, Any]:
+    """Return size and hash of a graph's file; of torch's network, the size of its parameters."""
+    if path is None:
+        return {"size_bytes": 4 * (parameters or 0), "sha256": None}
+    content = path.read_bytes()
+    return {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

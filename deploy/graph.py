@@ -1,0 +1,142 @@
+"""Reading ONNX graphs, and the questions that every stage asks of them."""
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from deploy.errors import GraphError
+
+MINIMUM_OPSET = 13  # per-channel QuantizeLinear
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """Read and check an ONNX file.
+
+    Raises:
+        GraphError: it is missing, no valid ONNX, or keeps its parameters in other files.
+    """
+    if not path.is_file():
+        raise GraphError(f"no ONNX file at {path}: pass the path of one, or run 'deploy export'")
+    try:
+        model = onnx.load(path, load_external_data=False)
+        if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+            raise GraphError(
+                f"{path} keeps parameters in other files (external data): save it as one file"
+            )
+        onnx.checker.check_model(model)
+    except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise GraphError(f"{path} is no valid ONNX graph: {reason}") from None
+    return model
+
+
+def graph_sha256(model: onnx.ModelProto) -> str:
+    """Return the SHA-256 of the serialized graph, in hexadecimal; metadata do not count."""
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the graph's metadata by key."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def set_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
+    """Replace all metadata of ``model``, in place."""
+    del model.metadata_props[:]
+    for key, value in sorted(metadata.items()):
+        model.metadata_props.add(key=key, value=value)
+
+
+def with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of ``model`` whose nodes all have a name of their own."""
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    taken: set[str] = set()
+    for i, node in enumerate(named.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{i}"
+        taken.add(node.name)
+    return named
+
+
+def count_ops(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the number of nodes by operator, the most frequent first."""
+    return dict(Counter(node.op_type for node in model.graph.node).most_common())
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """Return the version of the default operator set."""
+    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A read-only index of a graph: who makes, who takes, what shape, what constant."""
+
+    model: onnx.ModelProto
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Static shape of every activation that has one."""
+        inferred = onnx.shape_inference.infer_shapes(self.model).graph
+        shapes = {}
+        for value in [*inferred.input, *inferred.value_info, *inferred.output]:
+            dims = value.type.tensor_type.shape.dim
+            if value.type.tensor_type.HasField("shape") and all(d.dim_value > 0 for d in dims):
+                shapes[value.name] = tuple(d.dim_value for d in dims)
+        return shapes
+
+    @cached_property
+    def constants(self) -> dict[str, NDArray[np.generic]]:
+        """Value of every initializer."""
+        return {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
+
+    @cached_property
+    def producers(self) -> dict[str, onnx.NodeProto]:
+        """The node that makes each tensor."""
+        return {name: node for node in self.model.graph.node for name in node.output}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[onnx.NodeProto]]:
+        """The nodes that take each tensor."""
+        consumers = defaultdict(list)
+        for node in self.model.graph.node:
+            for name in dict.fromkeys(node.input):
+                consumers[name].append(node)
+        return consumers
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        """Names of the graph's outputs."""
+        return frozenset(value.name for value in self.model.graph.output)
+
+    @cached_property
+    def input(self) -> onnx.ValueInfoProto:
+        """The graph's only input that is no initializer; raises GraphError if there are more."""
+        inputs = [v for v in self.model.graph.input if v.name not in self.constants]
+        if len(inputs) != 1:
+            raise GraphError(f"the graph has {len(inputs)} inputs: one image is expected")
+        image: onnx.ValueInfoProto = inputs[0]
+        return image
+
+    @cached_property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the input image; raises GraphError unless it is (1, 3, H, W)."""
+        dims = self.input.type.tensor_type.shape.dim
+        shape = tuple(d.dim_value for d in dims)
+        if len(shape) != 4 or shape[:2] != (1, 3) or not math.prod(shape):
+            shown = "x".join(d.dim_param or str(d.dim_value) for d in dims)
+            raise GraphError(
+                f"the graph's input {self.input.name} is {shown or 'without a shape'}: a fixed "
+                "1x3xHxW is expected; export it with a fixed size"
+            )
+        return shape[2], shape[3]

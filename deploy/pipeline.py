@@ -1,0 +1,246 @@
+"""The stages in order: export → simplify → calibrate → quantize → validate → report.
+
+Only here are artifacts read and written; the stages take values and give values.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import models
+from calibration import Fit, RangeConfig
+from calibration.preprocess import MEAN, STD
+from calibration.voc import CLASSES
+from deploy import evaluation, quantization
+from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target
+from deploy.errors import DeployError
+from deploy.export import Difference, compare_with_torch, export_onnx
+from deploy.files import write_whole
+from deploy.graph import read_graph, set_metadata
+from deploy.progress import Progress, SilentProgress
+from deploy.quantization import QuantizedGraph
+from deploy.report import Report, build_report, write_report
+from deploy.simplify import SimplifiedGraph, simplify_onnx
+from deploy.validate import Protocol
+
+Size = tuple[int, int]
+DEFAULT_SIZE: Size = (500, 500)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedGraph:
+    """What an export wrote, and the evidence that it is right."""
+
+    variant: str
+    path: Path
+    weights: str  # "random", or where the parameters come from
+    difference: Difference  # to torch
+    simplified: SimplifiedGraph
+
+
+def export(
+    variant: str,
+    *,
+    weights: Path | None = None,
+    out: Path = DEFAULT_OUT,
+    input_size: Size = DEFAULT_SIZE,
+    fit: Fit = Fit.CROP,
+    progress: Progress | None = None,
+) -> ExportedGraph:
+    """Export a variant to ``<out>/<variant>/fp32.onnx``, simplified and proved equal to torch.
+
+    Raises:
+        ModelError: the variant is unknown or its parameters cannot be loaded.
+        ExportError: the graph does not compute what torch computes.
+        DeployError: the file cannot be written.
+    """
+    progress = progress or SilentProgress()
+    if min(input_size) < 32:
+        raise DeployError(
+            f"input size {input_size[0]}x{input_size[1]} is below 32x32: use a larger one"
+        )
+    target = resolve_target(variant, out)
+    with progress.step(f"export {variant}"):
+        module, source = models.build_with_weights(variant, weights)
+        model = export_onnx(module, input_size)
+        set_metadata(
+            model,
+            {
+                "variant": variant,
+                "weights": str(source),
+                "weights_sha256": models.state_dict_hash(module),
+                "classes": ",".join(CLASSES),
+                "mean": json.dumps(MEAN),
+                "std": json.dumps(STD),
+                "fit": fit.value,
+            },
+        )
+    with progress.step(f"simplify {variant}"):
+        simplified = simplify_onnx(model)
+        difference = compare_with_torch(simplified.model, module, input_size)
+        write_whole(target.fp32, simplified.model.SerializeToString())
+    return ExportedGraph(
+        variant=variant,
+        path=target.fp32,
+        weights=str(source),
+        difference=difference,
+        simplified=simplified,
+    )
+
+
+def simplify(path: Path, output: Path | None = None) -> SimplifiedGraph:
+    """Simplify an ONNX file into ``output``, by default ``<stem>-simplified.onnx`` beside it.
+
+    Raises:
+        GraphError: the file is no valid graph or cannot be simplified.
+        ExportError: the result computes something else.
+        DeployError: the file cannot be written.
+    """
+    simplified = simplify_onnx(read_graph(path))
+    write_whole(
+        output or path.with_name(f"{path.stem}-simplified.onnx"),
+        simplified.model.SerializeToString(),
+    )
+    return simplified
+
+
+def quantize(
+    targets: Sequence[str] = (),
+    *,
+    fp16: bool = True,
+    int8: bool = True,
+    method: RangeConfig | None = None,
+    images: int = 50,
+    split: str = "train",
+    fit: Fit | None = None,
+    voc_root: Path | None = None,
+    weights: Path | None = None,
+    out: Path = DEFAULT_OUT,
+    progress: Progress | None = None,
+) -> list[QuantizedGraph]:
+    """Calibrate and quantize variants or ONNX files into ``<out>/<name>/{fp16,int8}.onnx``.
+
+    Args:
+        targets: variant ids or paths; by default every variant exported so far, or else the default
+            one. A variant that has no graph yet is exported first.
+        fp16: write the half-precision graph.
+        int8: write the 8-bit graph.
+        method: how ranges are chosen; by default the full range seen.
+        images: how many images of ``split`` calibrate, evenly spaced over its list.
+        split: the list they come from.
+        fit: how they become inputs; by default as the graph's metadata say, else crop.
+        voc_root: see :func:`calibration.find_voc_root`.
+        weights: a checkpoint, if a variant must be exported first.
+        out: the folder of the artifacts.
+        progress: where to show what is going on.
+
+    Raises:
+        DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
+    """
+    progress = progress or SilentProgress()
+    source = quantization.CalibrationSource.find(voc_root, split, images)
+    names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
+    written = []
+    for target in (resolve_target(name, out) for name in names):
+        if target.is_variant and not target.fp32.is_file():
+            export(target.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+        prepared = quantization.prepare(target, source, fit, progress)
+        if fp16:
+            written.append(quantization.write_fp16(prepared, progress))
+        if int8:
+            written.append(quantization.write_int8(prepared, method or RangeConfig(), progress))
+    return written
+
+
+def validate(
+    targets: Sequence[str] = (),
+    *,
+    split: str = "val",
+    limit: int | None = None,
+    protocol: Protocol | None = None,
+    baseline: str | None = None,
+    voc_root: Path | None = None,
+    weights: Path | None = None,
+    out: Path = DEFAULT_OUT,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Measure variants (torch and every graph of theirs) and ONNX files on the images of a split.
+
+    A variant's results are kept in ``<out>/<variant>/validation.json`` for the report.
+
+    Args:
+        targets: variant ids or paths; by default every variant exported so far.
+        split: the list of images.
+        limit: how many of them, evenly spaced over the list; by default all.
+        protocol: by default the graph's own fit, else crop.
+        baseline: variant whose torch network ONNX files are compared with; by default the one that
+            their metadata name.
+        voc_root: see :func:`calibration.find_voc_root`.
+        weights: the checkpoint of the torch baseline, if it was exported from one given by path.
+        out: the folder of the artifacts.
+        progress: where to show what is going on.
+
+    Returns:
+        A dictionary for each target, as in ``validation.json`` (docs/formats.md).
+
+    Raises:
+        DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
+    """
+    progress = progress or SilentProgress()
+    data = evaluation.EvaluationSet.find(voc_root, split, limit)
+    names = list(targets) or exported_variants(out)
+    if not names:
+        raise DeployError(f"nothing is exported to {out} yet: run 'deploy export' or name a target")
+    results = []
+    for target in (resolve_target(name, out) for name in names):
+        result = evaluation.measure(target, data, protocol, baseline, weights, progress)
+        if target.is_variant:
+            write_whole(target.validation, json.dumps(result, indent=1) + "\n")
+        results.append(result)
+    return results
+
+
+def report(variants: Sequence[str] = (), *, out: Path = DEFAULT_OUT) -> Report:
+    """Write ``<out>/report/report.{json,md,html}`` from the validation results and return them.
+
+    Raises:
+        ReportError: there are none, or they are of different images or protocols.
+    """
+    targets = [resolve_target(name, out) for name in variants or models.VARIANTS]
+    if not variants:
+        targets = [target for target in targets if target.validation.is_file()]
+    content = build_report([evaluation.read_results(target) for target in targets])
+    write_report(content, out / "report")
+    return content
+
+
+def export_all(
+    variants: Sequence[str] = (),
+    *,
+    method: RangeConfig | None = None,
+    images: int = 50,
+    limit: int | None = 50,
+    protocol: Protocol = Protocol.CROP,
+    voc_root: Path | None = None,
+    out: Path = DEFAULT_OUT,
+    progress: Progress | None = None,
+) -> Report:
+    """Do the whole job for every variant: export, quantize, validate, report.
+
+    Raises:
+        DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
+    """
+    progress = progress or SilentProgress()
+    names = list(variants or models.VARIANTS)
+    evaluation.EvaluationSet.find(voc_root, "val", limit)  # no data, no use in starting
+    for name in names:
+        export(name, out=out, fit=protocol.fit, progress=progress)
+        quantize(
+            [name], method=method, images=images, voc_root=voc_root, out=out, progress=progress
+        )
+        validate(
+            [name], limit=limit, protocol=protocol, voc_root=voc_root, out=out, progress=progress
+        )
+    return report(names, out=out)

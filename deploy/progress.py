@@ -1,0 +1,79 @@
+"""Telling a person what is going on, on standard error."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """How a stage reports that it is at work; what it takes is kept in ``seconds``."""
+
+    seconds: dict[str, float]
+
+    def step(self, stage: str) -> AbstractContextManager[None]:
+        """Enclose work that has no parts to count."""
+        ...
+
+    def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
+        """Yield ``items`` and show how many are done."""
+        ...
+
+
+class SilentProgress:
+    """Measures, and shows nothing."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, stage: str) -> Iterator[None]:
+        """Enclose work that has no parts to count."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+    def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
+        """Yield ``items``."""
+        with self.step(stage):
+            yield from items
+
+
+class ConsoleProgress(SilentProgress):
+    """Shows a spinner or a bar while a stage is at work, and then a line with its time."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__()
+        self.console = console or Console(stderr=True, highlight=False)
+
+    @contextmanager
+    def step(self, stage: str) -> Iterator[None]:
+        """Enclose work that has no parts to count."""
+        with super().step(stage), self.console.status(stage):
+            yield
+        self._done(stage, "")
+
+    def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
+        """Yield ``items`` and show how many are done."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        bar = RichProgress(*columns, console=self.console, transient=True)
+        if self.console.is_terminal:
+            with super().step(stage), bar:
+                yield from bar.track(items, description=stage)
+        else:  # a log: only the line at the end
+            yield from super().track(items, stage)
+        self._done(stage, f"{len(items)} images")
+
+    def _done(self, stage: str, note: str) -> None:
+        self.console.print(f"  {stage:<28}{note:>12}{self.seconds[stage]:>9.1f} s", soft_wrap=True)

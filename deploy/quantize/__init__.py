@@ -1,0 +1,1 @@
+"""Graph to graph: half precision and 8-bit integers."""

@@ -1,0 +1,45 @@
+"""From the results of each variant to one report, if they belong together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from deploy.errors import ReportError
+from models import VARIANTS
+
+Report = dict[str, Any]
+SCHEMA = 1
+PER_VARIANT = ("weights", "parameters", "macs", "calibration", "results")
+
+
+def build_report(results: Sequence[dict[str, Any]]) -> Report:
+    """Merge validation results into the content of ``report.json`` (docs/formats.md).
+
+    Raises:
+        ReportError: there are none, or two were measured on different images or protocols.
+    """
+    if not results:
+        raise ReportError("no validation results yet: run 'deploy validate' first")
+    first = results[0]
+    for result in results[1:]:
+        if result["dataset"] != first["dataset"]:
+            raise ReportError(
+                f"{first['name']} and {result['name']} were validated on different images or "
+                "protocols: run 'deploy validate' on both again"
+            )
+    return {
+        "schema": SCHEMA,
+        "dataset": first["dataset"],
+        "environment": first["environment"],
+        "variants": {
+            result["name"]: {
+                "full_name": VARIANTS[result["name"]].full_name,
+                "published": {
+                    "miou": VARIANTS[result["name"]].published_miou / 100,
+                    "vacc_fp16_miou": VARIANTS[result["name"]].vacc_fp16_miou / 100,
+                    "vacc_int8_miou": VARIANTS[result["name"]].vacc_int8_miou / 100,
+                },
+                **{key: result.get(key) for key in PER_VARIANT},
+            }
+            for result in results
+        },
+    }

@@ -1,0 +1,163 @@
+"""Graphs times images: accuracy against the masks, fidelity to a baseline, latency."""
+
+import math
+import statistics
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from calibration.preprocess import (
+    Fit,
+    Float32Array,
+    Size,
+    fit_mask,
+    fitted_region,
+    logits_to_labels,
+    preprocess,
+)
+from calibration.voc import CLASSES, Sample, UInt8Array, read_sample
+from deploy.errors import GraphError
+from deploy.metrics import ConfusionMatrix, Fidelity
+from deploy.runtime import Runner
+
+TIMED_IMAGES = 10  # where a network is run for its latency alone
+
+
+class Protocol(StrEnum):
+    """Where labels are compared: in the input's frame, after a fit, or in the image's own."""
+
+    CROP = "crop"
+    SQUASH = "squash"
+    PAD = "pad"
+    NATIVE = "native"  # squashed input; logits resized to the image's own size
+
+    @property
+    def fit(self) -> Fit:
+        """How images become inputs."""
+        return Fit.SQUASH if self is Protocol.NATIVE else Fit(self.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one network scored; shares and IoU in 0…1, NaN where a figure has no meaning."""
+
+    miou: float  # over the classes that occur in the ground truth
+    per_class_iou: dict[str, float]
+    pixel_accuracy: float
+    agreement: float  # share of pixels with the baseline's label
+    sqnr_db: float  # of the logits, against the baseline's
+    latency_ms: float  # median over the images, of the network alone
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; what is not finite becomes null."""
+        return {
+            "miou": _finite(self.miou),
+            "per_class_iou": {name: _finite(v) for name, v in self.per_class_iou.items()},
+            "pixel_accuracy": _finite(self.pixel_accuracy),
+            "agreement": _finite(self.agreement),
+            "sqnr_db": _finite(self.sqnr_db),
+            "latency_ms": _finite(self.latency_ms),
+        }
+
+
+@dataclass(kw_only=True)
+class _Score:
+    """The running sums of one network."""
+
+    confusion: ConfusionMatrix
+    fidelity: Fidelity = field(default_factory=Fidelity)
+    seconds: list[float] = field(default_factory=list)
+
+    def result(self, class_names: list[str]) -> Result:
+        per_class = self.confusion.iou().tolist()
+        return Result(
+            miou=self.confusion.mean_iou(),
+            per_class_iou=dict(zip(class_names, per_class, strict=True)),
+            pixel_accuracy=self.confusion.pixel_accuracy(),
+            agreement=self.fidelity.agreement,
+            sqnr_db=self.fidelity.sqnr_db,
+            latency_ms=1000 * statistics.median(self.seconds),
+        )
+
+
+def evaluate(
+    runners: Mapping[str, Runner],
+    samples: Iterable[Sample],
+    *,
+    protocol: Protocol,
+    size: Size,
+    baseline: str | None,
+    class_names: list[str] | None = None,
+) -> dict[str, Result]:
+    """Run every network on every image, one image in memory at a time.
+
+    Args:
+        runners: the networks by name.
+        samples: at least one image with its mask.
+        protocol: how images and masks are fitted and where labels are compared.
+        size: height and width of the networks' input.
+        baseline: the name in ``runners`` of the network that agreement and SQNR refer to, or None.
+        class_names: VOC's by default.
+
+    Raises:
+        DataError: an image or a mask cannot be used.
+        GraphError: a network does not give a logit for each class, or fails on an image.
+    """
+    class_names = class_names or list(CLASSES)
+    scores = {name: _Score(confusion=ConfusionMatrix(len(class_names))) for name in runners}
+    _warm_up(runners, size, len(class_names))
+    for sample in samples:
+        pixels, mask = read_sample(sample, len(class_names))
+        image = preprocess(pixels, protocol.fit, size)
+        truth = mask if protocol is Protocol.NATIVE else fit_mask(mask, protocol.fit, size)
+        region = truth.shape
+        if protocol is Protocol.PAD:
+            region = fitted_region(mask.shape, Fit.PAD, size)
+            truth = truth[: region[0], : region[1]]
+        predictions: dict[str, tuple[Float32Array, UInt8Array]] = {}
+        for name, run in runners.items():
+            logits = _run_timed(run, image, scores[name].seconds)
+            target = mask.shape if protocol is Protocol.NATIVE else size
+            labels = logits_to_labels(logits, target)[: region[0], : region[1]]
+            scores[name].confusion.update(truth, labels)
+            predictions[name] = logits, labels
+        if baseline is not None:
+            for name, (logits, labels) in predictions.items():
+                reference_logits, reference_labels = predictions[baseline]
+                scores[name].fidelity.update(reference_logits, logits, reference_labels, labels)
+    return {name: score.result(class_names) for name, score in scores.items()}
+
+
+def _run_timed(run: Runner, image: Float32Array, seconds: list[float]) -> Float32Array:
+    """Return the logits; append the seconds that they took, or that ``run.timed`` takes."""
+    start = time.perf_counter()
+    logits = run(image)
+    if run.timed is None:
+        seconds.append(time.perf_counter() - start)
+    elif len(seconds) < TIMED_IMAGES:
+        start = time.perf_counter()
+        run.timed(image)
+        seconds.append(time.perf_counter() - start)
+    return logits
+
+
+def _warm_up(runners: Mapping[str, Runner], size: Size, num_classes: int) -> None:
+    """Run each network once, so that the first image is timed like the others."""
+    image = np.zeros((1, 3, *size), dtype=np.float32)
+    for name, run in runners.items():
+        logits = run(image)
+        if run.timed is not None:
+            run.timed(image)
+        if logits.shape[0] != num_classes:
+            raise GraphError(
+                f"{name} gives {logits.shape[0]} logits a pixel, but there are {num_classes} "
+                "classes: it cannot be scored on this data"
+            )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,84 @@
+"""Small ONNX graphs made of the operators that the networks are made of."""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+
+def make_model(
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, NDArray[np.generic]],
+    *,
+    input_shape: tuple[int | str, ...] = (1, 3, 16, 16),
+    output: str = "logits",
+    opset: int = 18,
+) -> onnx.ModelProto:
+    """Return a checked graph from ``image`` to ``output``."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, input_shape)],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    model = onnx.shape_inference.infer_shapes(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def refine_model(classes: int = 4, seed: int = 0) -> onnx.ModelProto:
+    """Return a graph with each operator, and each activation that is fused, at least once."""
+    r = np.random.default_rng(seed)
+
+    def weight(*shape: int) -> NDArray[np.float32]:
+        return (r.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+
+    constants: dict[str, NDArray[np.generic]] = {
+        "w1": weight(8, 3, 3, 3),
+        "b1": weight(8),
+        "w2": weight(8, 8, 1, 1),
+        "b2": weight(8),
+        "w3": weight(8, 1, 3, 3),
+        "w4": weight(classes, 8, 3, 3),
+        "b4": weight(classes),
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "sizes": np.array([1, 8, 16, 16], dtype=np.int64),
+    }
+    same = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["image", "w1", "b1"], ["c1"], name="conv1", **same),
+        node("Relu", ["c1"], ["r1"], name="relu1"),
+        node("MaxPool", ["r1"], ["p1"], name="pool", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["p1", "w2", "b2"], ["c2"], name="conv2"),
+        node("Clip", ["c2", "low", "high"], ["k2"], name="clip"),
+        node("Conv", ["k2", "w3"], ["c3"], name="depthwise", group=8, **same),
+        node(
+            "Resize",
+            ["c3", "", "", "sizes"],
+            ["u3"],
+            name="resize",
+            mode="linear",
+            coordinate_transformation_mode="align_corners",
+        ),
+        node("Add", ["u3", "r1"], ["s4"], name="add"),
+        node("Relu", ["s4"], ["r4"], name="relu4"),
+        node("Add", ["r4", "u3"], ["s5"], name="add_linear"),
+        node("Conv", ["s5", "w4", "b4"], ["logits"], name="classifier", **same),
+    ]
+    return make_model(nodes, constants)
+
+
+def run(model: onnx.ModelProto, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the graph's first output in onnxruntime, with every optimization off."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    output: NDArray[np.float32] = session.run(None, {"image": image})[0]
+    return output

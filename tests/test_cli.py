@@ -1,0 +1,222 @@
+"""The command line as a user meets it: what is printed where, and how it exits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import deploy
+import models
+from deploy.cli import app, main, parse_size
+
+VARIANT = models.DEFAULT_VARIANT
+COMMANDS = ["export", "simplify", "quantize", "validate", "report", "export-all", "models"]
+
+
+@pytest.fixture(autouse=True)
+def no_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep a developer's own checkpoints and data out of the tests."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-torch"))
+    monkeypatch.delenv("VOC_ROOT", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def run_main(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Return exit code, stdout and stderr of the console script."""
+    monkeypatch.setattr(sys, "argv", ["deploy", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out, captured.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_page_has_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: deploy {command}" in result.stdout
+
+
+def test_help_lists_every_command() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert all(f"│ {command} " in result.stdout for command in COMMANDS)
+
+
+def test_models_json_has_the_variants_and_where_their_weights_are() -> None:
+    result = CliRunner().invoke(app, ["models", "--json"])
+    variants = {v["id"]: v for v in json.loads(result.stdout)}
+    assert list(variants) == list(models.VARIANTS)
+    assert variants["rf101"]["parameters"] == 118_052_437
+    assert variants["rf101"]["weights"] == {"source": "random", "path": None}
+    assert variants[VARIANT]["weights"]["source"] == "repository"
+    assert variants["rf-lw50"]["macs"] == pytest.approx(31.194e9, rel=1e-4)
+
+
+def test_models_table_is_whole_at_width_80() -> None:
+    result = CliRunner().invoke(app, ["models"])
+    rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    assert rows[2][:3] == ["rf101", "RefineNet-ResNet101", "random"]
+    assert rows[2][3:] == ["118.05", "253.97", "80.5", "78.04", "76.94"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("500", (500, 500)), ("256x512", (256, 512)), ("64X32", (64, 32))]
+)
+def test_parse_size(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "rf-lw51"], "neither a variant"),
+        (["export", VARIANT, "--weights", "none.pth"], "no checkpoint at none.pth"),
+        (["export", VARIANT, "--input-size", "8"], "below 32x32"),
+        (["quantize", VARIANT, "--voc-root", "none"], "no VOC2012 data set at none"),
+        (["quantize", "--int8"], "no VOC2012 data set at data/VOCdevkit/VOC2012"),
+        (
+            ["quantize", "none.onnx", "--voc-root", "VOC", "--images", "2"],
+            "no ONNX file at none.onnx",
+        ),
+        (["validate", "model.txt", "--voc-root", "VOC"], "neither a variant"),
+        (["validate", VARIANT, "--voc-root", "VOC"], "run 'deploy export rf-lw-mbv2'"),
+        (["validate", "--voc-root", "VOC"], "run 'deploy export'"),
+        (["validate", VARIANT, "--voc-root", "VOC", "--split", "test"], "no split 'test'"),
+        (["report"], "run 'deploy validate'"),
+        (["simplify", "none.onnx"], "no ONNX file at none.onnx"),
+        (["quantize", VARIANT, "--voc-root", "VOC", "--images", "99"], "99 calibration images"),
+        (["quantize", VARIANT, "--voc-root", "VOC", "--percentile", "7"], "percentile is 7"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_1(
+    arguments: list[str],
+    message: str,
+    voc_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(voc_root) if a == "VOC" else a for a in arguments]
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run_main(arguments, monkeypatch, capsys)
+    assert code == 1
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "rf-lw50", "rf101", "--weights", "x"],
+        ["export", VARIANT, "--input-size", "large"],
+        ["quantize", "--method", "median"],
+        ["quantize", "--images", "0"],
+        ["validate", "--limit", "0"],
+        ["validate", "--fit", "stretch"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_is_exit_2(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_main(arguments, monkeypatch, capsys)
+    assert code == 2
+    assert out == ""
+    assert "Usage:" in err
+
+
+def test_int8_alone_exports_the_default_variant_first(
+    voc_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VOC_ROOT", str(voc_root))
+    code, out, err = run_main(["quantize", "--int8", "--images", "1"], monkeypatch, capsys)
+    assert code == 0
+    folder = tmp_path / "artifacts" / VARIANT
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"fp32.onnx", "int8.onnx", "calibration.json"}
+    assert out.startswith(f"{VARIANT} int8: artifacts/{VARIANT}/int8.onnx")
+    assert "128 nodes in int8, 0 stay float" in out
+    assert "calibrate rf-lw-mbv2" in err
+    assert "calibrate" not in out
+
+
+def test_export_prints_the_difference_and_the_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", VARIANT, "--input-size", "64x96", "--out", str(tmp_path / "a")]
+    code, out, _ = run_main(arguments, monkeypatch, capsys)
+    assert code == 0
+    assert "differs from torch by max " in out
+    assert "78 Conv" in out
+    assert "weights: repository" in out
+    code, out, _ = run_main([*arguments, "--json"], monkeypatch, capsys)
+    content = json.loads(out)
+    assert content["variant"] == VARIANT
+    assert content["difference"]["maximum"] < 1e-3
+
+
+def test_random_parameters_are_called_random(
+    voc_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    common = ["rf-lw50", "--out", str(tmp_path / "a")]
+    data = ["--voc-root", str(voc_root)]
+    code, out, _ = run_main(["export", *common, "--input-size", "64"], monkeypatch, capsys)
+    assert "weights: random" in out
+    run_main(["quantize", *common, *data, "--int8", "--images", "2"], monkeypatch, capsys)
+    code, out, _ = run_main(["validate", *common, *data], monkeypatch, capsys)
+    rows = [line for line in out.splitlines() if line.strip().startswith("rf-lw50")]
+    assert code == 0
+    assert len(rows) == 3
+    assert all(" random " in row for row in rows)
+    code, out, _ = run_main(["report", "--out", str(tmp_path / "a")], monkeypatch, capsys)
+    assert "their mIoU says nothing" in out
+    markdown = (tmp_path / "a" / "report" / "report.md").read_text()
+    assert "| RefineNet-LW-ResNet50 | random |" in markdown
+    assert "**random**" in markdown
+
+
+def test_interrupt_is_one_line_and_exit_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deploy, "report", interrupted)
+    code, out, err = run_main(["report"], monkeypatch, capsys)
+    assert code == 130
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_console_script_reader_that_goes_away_leaves_no_traceback() -> None:
+    script = Path(sys.executable).with_name("deploy")
+    command = [str(script)] if script.is_file() else [sys.executable, "-m", "deploy"]
+    process = subprocess.Popen(
+        [*command, "models", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(deploy.__file__).parent.parent)},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    process.stderr.close()
+    process.wait()
+    assert "Traceback" not in errors

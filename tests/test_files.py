@@ -1,0 +1,48 @@
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from deploy.errors import DeployError
+from deploy.files import write_whole
+
+
+def test_write_whole_makes_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.json"
+    write_whole(path, "one")
+    write_whole(path, b"two")
+    assert path.read_text() == "two"
+    assert [p.name for p in path.parent.iterdir()] == ["b.json"]
+
+
+def test_write_whole_honours_the_umask(tmp_path: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "file", "x")
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_write_whole_on_a_full_disk_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, "old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DeployError, match=r"file cannot be written: No space left"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_write_whole_where_a_file_is_the_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeployError, match="cannot be written"):
+        write_whole(tmp_path / "file" / "inner", "x")

@@ -1,0 +1,253 @@
+"""The whole chain on one variant at a small input: what the command line does, file by file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+
+import deploy
+import models
+from calibration import CalibrationError, DataError, read_calibration
+from calibration.ranges import Method, RangeConfig
+from deploy.errors import DeployError, ReportError
+from deploy.graph import count_ops, read_metadata
+from deploy.progress import SilentProgress
+from deploy.validate import Protocol
+
+VARIANT = models.DEFAULT_VARIANT
+SIZE = (64, 64)
+FIGURES = {
+    "miou",
+    "per_class_iou",
+    "pixel_accuracy",
+    "agreement",
+    "sqnr_db",
+    "latency_ms",
+    "size_bytes",
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of artifacts in which the default variant is exported."""
+    out = tmp_path_factory.mktemp("artifacts")
+    deploy.export(VARIANT, out=out, input_size=SIZE)
+    return out
+
+
+@pytest.fixture
+def out(exported: Path, tmp_path: Path) -> Path:
+    """Return a copy of the exported artifacts that a test may change."""
+    return Path(shutil.copytree(exported, tmp_path / "artifacts"))
+
+
+@pytest.fixture
+def quantized(out: Path, voc_root: Path) -> Path:
+    """Return artifacts with the FP16 and INT8 graphs."""
+    deploy.quantize([VARIANT], images=6, voc_root=voc_root, out=out)
+    return out
+
+
+def test_export_writes_metadata(exported: Path) -> None:
+    metadata = read_metadata(onnx.load(exported / VARIANT / "fp32.onnx"))
+    module, _ = models.build_with_weights(VARIANT)
+    assert metadata["variant"] == VARIANT
+    assert metadata["weights_sha256"] == models.state_dict_hash(module)
+    assert metadata["classes"].split(",")[15] == "person"
+    assert json.loads(metadata["mean"]) == [0.485, 0.456, 0.406]
+    assert metadata["fit"] == "crop"
+
+
+def test_export_twice_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
+    deploy.export(VARIANT, out=tmp_path, input_size=SIZE)
+    graph = f"{VARIANT}/fp32.onnx"
+    assert (tmp_path / graph).read_bytes() == (exported / graph).read_bytes()
+
+
+def test_export_too_small_an_input_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="16x64 is below 32x32"):
+        deploy.export(VARIANT, out=tmp_path, input_size=(16, 64))
+
+
+def test_quantize_writes_both_graphs_and_the_calibration(quantized: Path) -> None:
+    folder = quantized / VARIANT
+    assert {p.name for p in folder.iterdir()} == {
+        "fp32.onnx",
+        "fp16.onnx",
+        "int8.onnx",
+        "calibration.json",
+    }
+    calibration = read_calibration(folder / "calibration.json")
+    assert [image.name for image in calibration.key.images] == [f"train_{i}" for i in range(6)]
+    int8 = onnx.load(folder / "int8.onnx")
+    assert read_metadata(int8)["precision"] == "int8"
+    assert read_metadata(int8)["calibration_method"] == "minmax"
+    fp32, int8_ops = count_ops(onnx.load(folder / "fp32.onnx")), count_ops(int8)
+    assert all(int8_ops[op] == fp32[op] for op in ("Conv", "Add", "MaxPool"))
+
+
+def test_quantize_again_reuses_the_calibration_whatever_the_method(
+    quantized: Path, voc_root: Path
+) -> None:
+    folder = quantized / VARIANT
+    before = (folder / "int8.onnx").read_bytes(), (folder / "calibration.json").stat().st_mtime_ns
+    (again,) = deploy.quantize(fp16=False, images=6, voc_root=voc_root, out=quantized)
+    assert again.calibration_reused
+    assert (folder / "int8.onnx").read_bytes() == before[0]
+    config = RangeConfig(method=Method.PERCENTILE, percentile=99)
+    (other,) = deploy.quantize(
+        [VARIANT], fp16=False, method=config, images=6, voc_root=voc_root, out=quantized
+    )
+    assert other.calibration_reused
+    assert (folder / "int8.onnx").read_bytes() != before[0]
+    assert (folder / "calibration.json").stat().st_mtime_ns == before[1]
+
+
+def test_quantize_other_images_calibrate_anew(quantized: Path, voc_root: Path) -> None:
+    (result,) = deploy.quantize(fp16=False, images=3, voc_root=voc_root, out=quantized)
+    assert not result.calibration_reused
+
+
+def test_quantize_from_an_onnx_file_writes_beside_its_name(
+    exported: Path, tmp_path: Path, voc_root: Path
+) -> None:
+    model = tmp_path / "mine.onnx"
+    shutil.copy(exported / VARIANT / "fp32.onnx", model)
+    written = deploy.quantize([str(model)], images=2, voc_root=voc_root, out=tmp_path / "out")
+    assert [w.path.relative_to(tmp_path).as_posix() for w in written] == [
+        "out/mine/fp16.onnx",
+        "out/mine/int8.onnx",
+    ]
+
+
+def test_quantize_images_that_are_evaluated_are_refused(out: Path, voc_root: Path) -> None:
+    with pytest.raises(CalibrationError, match="also in 'val'"):
+        deploy.quantize([VARIANT], split="val", images=2, voc_root=voc_root, out=out)
+    assert {p.name for p in (out / VARIANT).iterdir()} == {"fp32.onnx"}
+
+
+def test_quantize_more_images_than_there_are_is_refused(out: Path, voc_root: Path) -> None:
+    with pytest.raises(CalibrationError, match=r"7 calibration images asked for.* has 6"):
+        deploy.quantize([VARIANT], images=7, voc_root=voc_root, out=out)
+
+
+def test_validate_measures_torch_and_every_graph(quantized: Path, voc_root: Path) -> None:
+    (result,) = deploy.validate(voc_root=voc_root, out=quantized)
+    assert list(result["results"]) == ["torch", "fp32", "fp16", "int8"]
+    assert all(figures.keys() >= FIGURES for figures in result["results"].values())
+    torch, fp32, fp16, int8 = result["results"].values()
+    assert torch["agreement"] == 1
+    assert fp32["sqnr_db"] > 90
+    assert 40 < fp16["sqnr_db"] < 80
+    assert 10 < int8["sqnr_db"] < 40
+    assert fp32["agreement"] >= fp16["agreement"] >= int8["agreement"] > 0.8
+    assert int8["size_bytes"] < fp16["size_bytes"] < fp32["size_bytes"]
+    assert result["weights"]["source"] == "repository"
+    assert result["dataset"]["images"] == 4
+
+
+def test_validate_with_an_image_that_calibrated_is_refused_whatever_its_name(
+    quantized: Path, voc_root: Path
+) -> None:
+    lists = voc_root / "ImageSets" / "Segmentation"
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        source = voc_root / folder / f"train_0.{suffix}"
+        shutil.copy(source, voc_root / folder / f"renamed.{suffix}")
+    (lists / "other.txt").write_text("val_0\nrenamed\n")
+    with pytest.raises(DataError, match=r"calibrated with 1 of the images to evaluate \(renamed\)"):
+        deploy.validate(split="other", voc_root=voc_root, out=quantized)
+
+
+def test_validate_graph_of_other_parameters_is_refused(
+    quantized: Path, voc_root: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    from models.checkpoint import fill_random
+
+    module = models.build(VARIANT)
+    fill_random(module, seed=1)
+    save_file(module.state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(DeployError, match="exported from other parameters"):
+        deploy.validate(
+            [VARIANT], weights=tmp_path / "other.safetensors", voc_root=voc_root, out=quantized
+        )
+
+
+def test_validate_onnx_file_finds_its_baseline_in_the_metadata(
+    quantized: Path, voc_root: Path, tmp_path: Path
+) -> None:
+    path = shutil.copy(quantized / VARIANT / "int8.onnx", tmp_path / "elsewhere.onnx")
+    (result,) = deploy.validate(
+        [str(path)], protocol=Protocol.NATIVE, limit=2, voc_root=voc_root, out=quantized
+    )
+    assert list(result["results"]) == ["torch", "elsewhere"]
+    assert result["results"]["elsewhere"]["agreement"] > 0.8
+
+
+def test_validate_without_anything_exported_says_what_to_do(tmp_path: Path, voc_root: Path) -> None:
+    with pytest.raises(DeployError, match="run 'deploy export'"):
+        deploy.validate(out=tmp_path / "none", voc_root=voc_root)
+
+
+def test_report_holds_what_validation_measured(quantized: Path, voc_root: Path) -> None:
+    (result,) = deploy.validate(voc_root=voc_root, out=quantized)
+    deploy.report(out=quantized)
+    content = json.loads((quantized / "report" / "report.json").read_text())
+    variant = content["variants"][VARIANT]
+    assert variant["results"] == result["results"]
+    assert variant["parameters"] == 3_284_565
+    assert variant["weights"] == result["weights"]
+    assert content["dataset"]["protocol"] == "crop"
+    assert content["environment"]["threads"] >= 1
+
+
+def test_report_of_different_images_is_refused(quantized: Path, voc_root: Path) -> None:
+    deploy.validate(voc_root=voc_root, out=quantized)
+    path = quantized / VARIANT / "validation.json"
+    other = json.loads(path.read_text())
+    other["dataset"]["images"] = 1
+    (quantized / "rf-lw50").mkdir()
+    (quantized / "rf-lw50" / "validation.json").write_text(json.dumps(other))
+    with pytest.raises(ReportError, match="different images or protocols"):
+        deploy.report(out=quantized)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": 1}'])
+def test_report_unreadable_results_are_refused_by_name(tmp_path: Path, content: str) -> None:
+    path = tmp_path / VARIANT / "validation.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(ReportError, match=r"validation\.json"):
+        deploy.report([VARIANT], out=tmp_path)
+
+
+@pytest.mark.slow
+def test_export_all_does_every_stage_and_measures_its_time(tmp_path: Path, voc_root: Path) -> None:
+    progress = SilentProgress()
+    content = deploy.export_all(
+        [VARIANT], images=2, limit=1, voc_root=voc_root, out=tmp_path / "a", progress=progress
+    )
+    assert list(progress.seconds) == [
+        f"{stage} {VARIANT}"
+        for stage in ("export", "simplify", "calibrate", "fp16", "int8", "validate")
+    ]
+    assert content["variants"][VARIANT]["results"].keys() == {"torch", "fp32", "fp16", "int8"}
+    assert (tmp_path / "a" / "report" / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.voc
+def test_validate_shipped_parameters_reach_their_model_cards_figure(
+    real_voc_root: Path, tmp_path: Path
+) -> None:
+    deploy.export(VARIANT, out=tmp_path)
+    (result,) = deploy.validate(
+        limit=24, protocol=Protocol.SQUASH, voc_root=real_voc_root, out=tmp_path
+    )
+    torch, fp32 = (result["results"][name] for name in ("torch", "fp32"))
+    assert fp32["miou"] == pytest.approx(torch["miou"], abs=1e-4)
+    seven = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
+    assert sum(torch["per_class_iou"][name] for name in seven) / 7 > 0.55

@@ -1,0 +1,125 @@
+import numpy as np
+import onnx
+import pytest
+from graphs import make_model, refine_model
+from onnx import TensorProto, helper
+
+from deploy.errors import GraphError
+from deploy.graph import Graph, with_node_names
+from deploy.quantize.placement import place
+
+W = np.ones((3, 3, 1, 1), dtype=np.float32)
+
+
+def conv(source: str, target: str, weight: str = "w") -> onnx.NodeProto:
+    return helper.make_node("Conv", [source, weight], [target], name=f"conv_{target}")
+
+
+def test_place_quantizes_every_conv_add_pool_and_resize() -> None:
+    placement = place(Graph(refine_model()))
+    assert placement.nodes == [
+        "conv1",
+        "pool",
+        "conv2",
+        "depthwise",
+        "resize",
+        "add",
+        "add_linear",
+        "classifier",
+    ]
+    assert placement.kept_float == {}
+    assert placement.observed == ["image", "r1", "k2", "c3", "r4", "s5", "logits"]
+    assert placement.non_negative == {"r1", "k2", "r4"}
+
+
+def test_place_names_what_stays_float_and_why() -> None:
+    model = make_model(
+        [
+            conv("image", "a"),
+            helper.make_node("Sigmoid", ["a"], ["b"], name="sigmoid"),
+            helper.make_node("Add", ["b", "one"], ["c"], name="add_constant"),
+            conv("c", "logits"),
+        ],
+        {"w": W, "one": np.float32(1)},
+    )
+    placement = place(Graph(model))
+    assert placement.kept_float == {
+        "sigmoid": "Sigmoid has no 8-bit form here",
+        "add_constant": "one of its inputs is constant",
+    }
+    assert placement.nodes == ["conv_a", "conv_logits"]
+
+
+def test_place_relu_whose_input_is_needed_elsewhere_is_not_fused() -> None:
+    model = make_model(
+        [
+            conv("image", "a"),
+            helper.make_node("Relu", ["a"], ["b"], name="relu"),
+            conv("b", "c"),
+            helper.make_node("Add", ["a", "c"], ["logits"], name="add"),
+        ],
+        {"w": W},
+    )
+    placement = place(Graph(model))
+    assert placement.observed == ["image", "a", "b", "c", "logits"]
+    assert list(placement.kept_float) == ["relu"]
+
+
+def test_place_convolution_with_a_computed_weight_stays_float() -> None:
+    model = make_model(
+        [
+            helper.make_node("Identity", ["w"], ["w_computed"], name="identity"),
+            conv("image", "a"),
+            conv("a", "logits", "w_computed"),
+        ],
+        {"w": W},
+    )
+    assert "initializer" in place(Graph(model)).kept_float["conv_logits"]
+
+
+def test_place_graph_without_convolution_is_refused() -> None:
+    model = make_model([helper.make_node("Relu", ["image"], ["logits"], name="r")], {})
+    with pytest.raises(GraphError, match="no convolution"):
+        place(Graph(model))
+
+
+def test_place_quantized_graph_is_refused() -> None:
+    model = make_model(
+        [
+            helper.make_node("QuantizeLinear", ["image", "s", "z"], ["q"], name="q"),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], name="d"),
+            conv("d", "logits"),
+        ],
+        {"w": W, "s": np.float32(1), "z": np.uint8(0)},
+    )
+    with pytest.raises(GraphError, match="quantized already"):
+        place(Graph(model))
+
+
+def test_place_old_opset_is_refused() -> None:
+    model = make_model([conv("image", "logits")], {"w": W}, opset=12)
+    with pytest.raises(GraphError, match=r"opset is 12.*13"):
+        place(Graph(model))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, "h", "w"), (2, 3, 8, 8), (1, 1, 8, 8)])
+def test_input_size_of_another_input_is_refused(shape: tuple[int | str, ...]) -> None:
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Relu", ["image"], ["logits"])],
+            "graph",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+        )
+    )
+    with pytest.raises(GraphError, match="1x3xHxW"):
+        _ = Graph(model).input_size
+
+
+def test_with_node_names_fills_missing_and_repeated_names_in_a_copy() -> None:
+    model = make_model([conv("image", "a"), conv("a", "b"), conv("b", "logits")], {"w": W})
+    for node, name in zip(model.graph.node, ["same", "same", ""], strict=True):
+        node.name = name
+    named = with_node_names(model)
+    assert [n.name for n in named.graph.node] == ["same", "Conv_1", "Conv_2"]
+    assert [n.name for n in model.graph.node] == ["same", "same", ""]

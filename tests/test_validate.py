@@ -1,0 +1,119 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from calibration.voc import read_sample, read_split
+from deploy.errors import GraphError
+from deploy.metrics import ConfusionMatrix
+from deploy.validate import Protocol, Result, evaluate
+
+SIZE = (32, 32)
+
+
+class Oracle:
+    """Gives, for each image in turn, the logits that a test wants."""
+
+    def __init__(self, logits: list[NDArray[np.float32]]) -> None:
+        self.timed = None
+        self.logits = [logits[0], *logits]  # one more, for the warm-up
+        self.seen: list[tuple[int, ...]] = []
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.seen.append(image.shape)
+        return self.logits.pop(0)
+
+
+def one_hot(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return (np.arange(21)[:, None, None] == np.where(labels == 255, 0, labels)).astype(np.float32)
+
+
+def test_evaluate_perfect_logits_score_one(voc_root: Path) -> None:
+    samples = read_split(voc_root, "val")
+    from calibration.preprocess import Fit, fit_mask
+
+    truth = [fit_mask(read_sample(s)[1], Fit.SQUASH, SIZE) for s in samples]
+    result = evaluate(
+        {"a": Oracle([one_hot(t) for t in truth])},
+        samples,
+        protocol=Protocol.SQUASH,
+        size=SIZE,
+        baseline="a",
+    )["a"]
+    assert result.miou == 1
+    assert result.pixel_accuracy == 1
+    assert result.agreement == 1
+    assert result.sqnr_db == math.inf
+    assert result.to_json()["sqnr_db"] is None
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_evaluate_constant_prediction_is_scored_in_the_protocols_frame(
+    voc_root: Path, protocol: Protocol
+) -> None:
+    samples = read_split(voc_root, "val")
+    background = np.zeros((21, 8, 8), dtype=np.float32)
+    background[0] = 1
+    run = Oracle([background] * len(samples))
+    result = evaluate({"a": run}, samples, protocol=protocol, size=SIZE, baseline=None)["a"]
+    assert set(run.seen) == {(1, 3, *SIZE)}
+    assert result.per_class_iou["background"] == pytest.approx(result.pixel_accuracy)
+    assert math.isnan(result.agreement)
+    if protocol is Protocol.NATIVE:  # every pixel of the masks counts, at their own size
+        matrix = ConfusionMatrix(21)
+        for sample in samples:
+            mask = read_sample(sample)[1]
+            matrix.update(mask, np.zeros_like(mask))
+        assert result.pixel_accuracy == matrix.pixel_accuracy()
+
+
+def test_evaluate_pad_leaves_the_padding_out_of_agreement(voc_root: Path) -> None:
+    samples = read_split(voc_root, "val")[:1]  # 36x48, so 24x32 of the input
+    left = np.zeros((21, 32, 32), dtype=np.float32)
+    right = left.copy()
+    right[1, 24:] = 1  # differs in the padding only
+    result = evaluate(
+        {"torch": Oracle([left]), "other": Oracle([right])},
+        samples,
+        protocol=Protocol.PAD,
+        size=SIZE,
+        baseline="torch",
+    )
+    assert result["other"].agreement == 1
+
+
+def test_evaluate_other_number_of_classes_is_refused(voc_root: Path) -> None:
+    run = Oracle([np.zeros((19, 8, 8), dtype=np.float32)])
+    with pytest.raises(GraphError, match="19 logits a pixel, but there are 21 classes"):
+        evaluate(
+            {"a": run},
+            read_split(voc_root, "val"),
+            protocol=Protocol.CROP,
+            size=SIZE,
+            baseline=None,
+        )
+
+
+def test_evaluate_times_the_graph_itself_where_logits_are_emulated(voc_root: Path) -> None:
+    samples = read_split(voc_root, "val")
+    zeros = [np.zeros((21, 8, 8), dtype=np.float32)] * len(samples)
+    emulated, plain = Oracle(zeros), Oracle(zeros)
+    emulated.timed = plain  # type: ignore[assignment]
+    evaluate({"a": emulated}, samples, protocol=Protocol.CROP, size=SIZE, baseline=None)
+    assert len(plain.seen) == len(samples) + 1
+
+
+def test_result_to_json_has_null_for_what_has_no_meaning() -> None:
+    result = Result(
+        miou=0.5,
+        per_class_iou={"background": 0.5, "cat": math.nan},
+        pixel_accuracy=0.5,
+        agreement=math.nan,
+        sqnr_db=math.nan,
+        latency_ms=1.0,
+    )
+    content = result.to_json()
+    assert content["per_class_iou"] == {"background": 0.5, "cat": None}
+    assert content["agreement"] is None
