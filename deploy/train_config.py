@@ -6,11 +6,12 @@ from typing import Literal
 
 import torch
 
+from deploy.errors import DeployError
 from deploy.train_data import Augmentation, DataRoot
 from models import VARIANTS
 
 
-class TrainError(ValueError):
+class TrainError(DeployError):
     """A training run that cannot start or go on; one line that says what to do."""
 
 
@@ -84,5 +85,5 @@ class Status:
     loss: float  # cross-entropy, mean over the steps since the last status
     rate: float  # the decoder's learning rate
     images_per_second: float
-    miou: tuple[float | None, ...] = ()  # %, of each validation set, where it was just measured
+    miou: tuple[float, ...] = ()  # %, of each validation set, where it was just measured
     initialized_from: str | None = None  # in the first status only

@@ -7,15 +7,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from calibration.preprocess import Fit, fit_image, fit_mask, logits_to_labels, normalize
 from calibration.voc import CLASSES, IGNORE_LABEL, Sample, read_sample
+from deploy.metrics import ConfusionMatrix
 from deploy.train_config import Status, TrainConfig, TrainError
 from models import build
 from models.initialize import decoder_keys, initialize
@@ -70,7 +69,7 @@ class Run:
         self.step += 1
         return value
 
-    def status(self, losses: list[float], speed: float, miou: tuple[float | None, ...]) -> Status:
+    def status(self, losses: list[float], speed: float, miou: tuple[float, ...]) -> Status:
         """Return where training stands."""
         rate = self.config.decoder_rate * schedule_factor(self.config, self.step - 1)
         source, self.source = self.source, None
@@ -80,22 +79,19 @@ class Run:
             images_per_second=speed, miou=miou, initialized_from=source,
         )  # fmt: skip
 
-    def mean_iou(self, samples: list[Sample]) -> float | None:
-        """Return the mean IoU in % at the deployment size, squashed; None without labels."""
+    def mean_iou(self, samples: list[Sample]) -> float:
+        """Return the mean IoU in % at the deployment size, squashed; NaN without labels."""
         size = (self.config.augmentation.size,) * 2
         self.network.eval()
-        confusion = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
+        confusion = ConfusionMatrix(len(CLASSES))
         for sample in samples:
             image, mask = read_sample(sample)
             tensor = torch.from_numpy(normalize(fit_image(image, Fit.SQUASH, size)))
             tensor = tensor.to(self.device, memory_format=torch.channels_last)
             with torch.inference_mode(), self._autocast():
                 logits = self.network(tensor)[0].float().cpu().numpy()
-            found, true = logits_to_labels(logits, size), fit_mask(mask, Fit.SQUASH, size)
-            counted = true != IGNORE_LABEL
-            pairs = true[counted].astype(np.int64) * len(CLASSES) + found[counted]
-            confusion += np.bincount(pairs, minlength=confusion.size).reshape(confusion.shape)
-        return mean_iou_percent(confusion)
+            confusion.update(fit_mask(mask, Fit.SQUASH, size), logits_to_labels(logits, size))
+        return 100 * confusion.mean_iou()
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -173,17 +169,6 @@ def schedule_factor(config: TrainConfig, step: int) -> float:
     if config.schedule == "poly":
         return math.pow(1 - done, 0.9)  # Chen et al., DeepLab, arXiv 1606.00915
     return 0.5 + 0.5 * math.cos(math.pi * done)  # Loshchilov and Hutter, arXiv 1608.03983
-
-
-def mean_iou_percent(confusion: NDArray[np.int64]) -> float | None:
-    """Return the mean IoU in % over the classes in the ground truth (rows); None without any."""
-    hits = np.diag(confusion)
-    truth = confusion.sum(axis=1)
-    union = truth + confusion.sum(axis=0) - hits
-    present = truth > 0
-    if not present.any():
-        return None
-    return float(100 * (hits[present] / union[present]).mean())
 
 
 def _parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
