@@ -93,7 +93,7 @@ def load_checkpoint(module: nn.Module, path: Path | str) -> None:
     """
     path = Path(path)
     state = read_state_dict(path)
-    problems = _problems(module.state_dict(), state)
+    problems = find_problems(module.state_dict(), state)
     if problems:
         raise ModelError(f"{path} does not fit {type(module).__name__}: {'; '.join(problems)}")
     module.load_state_dict(_with_counters(module, state), strict=True)
@@ -177,8 +177,11 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Return what keeps ``found`` from being loaded, a phrase for each kind of problem."""
+def find_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Return what keeps ``found`` from being loaded, a phrase for each kind of problem.
+
+    Only counters of batches may be missing.
+    """
     optional = {key for key in expected if key.endswith("num_batches_tracked")}
     shared = expected.keys() & found.keys()
     kinds = {

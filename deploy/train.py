@@ -1,0 +1,68 @@
+"""The training recipe: any variant, from a backbone or a checkpoint, on data in VOC's layout."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from calibration.voc import Sample
+from deploy.train_config import Status, TrainConfig, TrainError
+from deploy.train_data import Augmentation, Batches, DataRoot
+from deploy.train_run import CHECKPOINT, WEIGHTS, Run
+
+__all__ = [
+    "CHECKPOINT",
+    "WEIGHTS",
+    "Augmentation",
+    "DataRoot",
+    "Status",
+    "TrainConfig",
+    "TrainError",
+    "train",
+]
+
+Progress = Callable[[Status], None]
+
+
+def train(config: TrainConfig, progress: Progress | None = None) -> Path:
+    """Train a network; returns the path of its parameters (float32 safetensors).
+
+    Killed at any moment, it goes on from the last checkpoint with ``resume=True``: with the same
+    samples and the same schedule, or a stretched one where ``steps`` was changed.
+
+    Raises:
+        TrainError: there is nothing to resume, a file cannot be written, or the loss is not finite.
+        ModelError: ``init`` does not fit the variant.
+        calibration.errors.DataError: a data set cannot be read.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    run = Run(config)
+    batches = Batches(config.data, config.augmentation, config.batch_size, config.seed)
+    validation = [_spread(root.samples(), config.validation_images) for root in config.validation]
+    report = progress or (lambda status: None)
+    saved = measured = noted = time.monotonic()
+    losses: list[float] = []
+    stream = batches.stream(run.step, config.steps, config.workers)
+    for images, labels in stream:
+        losses.append(run.advance(images, labels))
+        now, last = time.monotonic(), run.step == config.steps
+        validate = last or now - measured > 60 * config.validation_minutes
+        if validate or len(losses) >= 20:
+            speed = len(losses) * config.batch_size / max(now - noted, 1e-9)
+            miou = tuple(run.mean_iou(samples) for samples in validation) if validate else ()
+            report(run.status(losses, speed, miou))
+            losses, noted = [], time.monotonic()
+            measured = noted if validate else measured
+        if last or now - saved > 60 * config.checkpoint_minutes:
+            run.save()
+            saved = time.monotonic()
+    return run.save_weights()
+
+
+def _spread(samples: list[Sample], count: int) -> list[Sample]:
+    """Return at most ``count`` of the samples, evenly spaced."""
+    if len(samples) <= count:
+        return samples
+    return [samples[i * len(samples) // count] for i in range(count)]

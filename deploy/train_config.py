@@ -1,0 +1,89 @@
+"""What a training run is told, and what it tells."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from deploy.errors import DeployError
+from deploy.train_data import Augmentation, DataRoot
+from models import VARIANTS
+
+
+class TrainError(DeployError):
+    """A training run that cannot start or go on; one line that says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run. Relative weights of data sets stand in ``DataRoot``."""
+
+    variant: str
+    data: tuple[DataRoot, ...]
+    directory: Path  # gets checkpoint.pt while training runs, weights.safetensors when it ends
+    init: Path | None = None  # see models.initialize; None: random parameters
+    resume: bool = False  # go on from directory/checkpoint.pt; init is not read then
+    validation: tuple[DataRoot, ...] = ()  # each is measured for itself; weights play no part
+    validation_images: int = 100  # of each, spread evenly over its list
+    steps: int = 6000
+    batch_size: int = 6
+    encoder_rate: float = 2e-4  # highest learning rates
+    decoder_rate: float = 6e-4
+    weight_decay: float = 0.01
+    schedule: Literal["cosine", "poly"] = "cosine"
+    warmup: int = 100  # steps
+    freeze_statistics: bool = True  # of batch normalization; its scale and shift are learnt anyway
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    device: str = "cpu"  # or "cuda", "cuda:1", …
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = (
+        "auto"  # what hardware is fast at
+    )
+    threads: int | None = None  # torch's, on the CPU; None: torch's choice
+    workers: int = 1  # threads that make batches
+    checkpoint_minutes: float = 3.0
+    validation_minutes: float = 10.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = {
+            f"variant {self.variant!r}: choose one of {', '.join(VARIANTS)}": (
+                self.variant not in VARIANTS
+            ),
+            "no data: name at least one folder of VOC's layout": not self.data,
+            "weights of the data must be positive": any(root.weight <= 0 for root in self.data),
+            f"steps is {self.steps}: at least 1": self.steps < 1,
+            f"batch_size is {self.batch_size}: at least 1": self.batch_size < 1,
+            f"crop is {self.augmentation.crop}: at least 32": self.augmentation.crop < 32,
+            "learning rates must be positive": min(self.encoder_rate, self.decoder_rate) <= 0,
+            f"seed is {self.seed}: it must not be negative": self.seed < 0,
+            f"device {self.device!r}: choose cpu, or cuda where torch finds a GPU": (
+                not _is_available(self.device)
+            ),
+            "float16 needs a GPU: choose bfloat16 or float32": (
+                self.precision == "float16" and self.device == "cpu"
+            ),
+        }
+        for problem, applies in problems.items():
+            if applies:
+                raise TrainError(f"training: {problem}")
+
+
+def _is_available(device: str) -> bool:
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        return torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()
+    return device == "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Where training stands."""
+
+    step: int
+    steps: int
+    loss: float  # cross-entropy, mean over the steps since the last status
+    rate: float  # the decoder's learning rate
+    images_per_second: float
+    miou: tuple[float, ...] = ()  # %, of each validation set, where it was just measured
+    initialized_from: str | None = None  # in the first status only

@@ -1,0 +1,170 @@
+"""Samples for training: images of several data sets, scaled, cropped, flipped and recoloured."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from calibration.preprocess import MEAN, normalize
+from calibration.voc import IGNORE_LABEL, Sample, UInt8Array, find_voc_root, read_sample, read_split
+
+PREFETCHED = 3  # batches made ahead of the network
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRoot:
+    """A data set in VOC2012's layout and how much of it training sees.
+
+    ``weight`` is relative to those of the other roots: each sample of a batch comes from a root
+    with a probability in proportion to its weight, however many images the root has.
+    """
+
+    root: Path
+    split: str = "train"
+    weight: float = 1.0
+
+    def samples(self) -> list[Sample]:
+        """Return the split's samples; raises ``calibration.errors.DataError``."""
+        return read_split(find_voc_root(self.root), self.split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How an image becomes a training sample, relative to how deployment sees it."""
+
+    size: int = 500  # deployment's input: images are scaled as if for it before anything else
+    crop: int = 288  # side of a training sample, pixels
+    scale: tuple[float, float] = (0.6, 1.5)  # random zoom about the deployment scale
+    color: float = 0.25  # largest relative change of brightness, contrast, saturation
+
+
+def augment(
+    rng: np.random.Generator, image: UInt8Array, mask: UInt8Array, augmentation: Augmentation
+) -> tuple[UInt8Array, UInt8Array]:
+    """Return a random crop (crop, crop, 3) and its labels (crop, crop).
+
+    The zoom starts from the deployment scale: both the squash to size x size and the longer side at
+    ``size`` occur, with all stretchings in between. Beyond the image there is ImageNet's mean
+    colour, and the ignored label.
+    """
+    height, width = mask.shape
+    size, crop = augmentation.size, augmentation.crop
+    squash = rng.random()  # 0: the longer side becomes `size`; 1: both sides do
+    zoom = np.exp(rng.uniform(*np.log(augmentation.scale)))
+    even = size / max(height, width)
+    scale_y = zoom * even ** (1 - squash) * (size / height) ** squash
+    scale_x = zoom * even ** (1 - squash) * (size / width) ** squash
+    # the crop in the source's pixels: only what is kept gets resampled
+    top, left = _corner(rng, mask, (crop / scale_y, crop / scale_x))
+    box = (left, top, left + crop / scale_x, top + crop / scale_y)
+    image, mask = _cut(image, mask, box, crop)
+    if rng.random() < 0.5:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    return _recolor(rng, image, augmentation.color), mask
+
+
+def _corner(
+    rng: np.random.Generator, mask: UInt8Array, extent: tuple[float, float]
+) -> tuple[float, float]:
+    """Return a crop's top left corner: half the time anywhere, else about an object's pixel."""
+    anchor = None
+    if rng.random() < 0.5:
+        objects = np.flatnonzero((mask[::8, ::8] != 0) & (mask[::8, ::8] != IGNORE_LABEL))
+        if objects.size:
+            chosen = int(objects[rng.integers(objects.size)])
+            columns = mask[::8, ::8].shape[1]
+            anchor = (8 * (chosen // columns), 8 * (chosen % columns))
+    corner = []
+    for axis in (0, 1):
+        slack = mask.shape[axis] - extent[axis]
+        if slack <= 0:  # the image fits: it lies anywhere inside the crop
+            corner.append(rng.uniform(slack, 0))
+        elif anchor is None:
+            corner.append(rng.uniform(0, slack))
+        else:
+            wanted = anchor[axis] - extent[axis] * rng.uniform(0.2, 0.8)
+            corner.append(min(max(wanted, 0.0), slack))
+    return corner[0], corner[1]
+
+
+def _cut(
+    image: UInt8Array, mask: UInt8Array, box: tuple[float, float, float, float], crop: int
+) -> tuple[UInt8Array, UInt8Array]:
+    """Resample ``box`` (left, top, right, bottom; it may reach beyond the image) to crop x crop."""
+    height, width = mask.shape
+    scale_x, scale_y = crop / (box[2] - box[0]), crop / (box[3] - box[1])
+    inside = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height))
+    x0, y0 = round((inside[0] - box[0]) * scale_x), round((inside[1] - box[1]) * scale_y)
+    x1, y1 = round((inside[2] - box[0]) * scale_x), round((inside[3] - box[1]) * scale_y)
+    target = (max(1, x1 - x0), max(1, y1 - y0))
+    fill = tuple(round(255 * m) for m in MEAN)
+    canvas = Image.new("RGB", (crop, crop), fill)
+    labels = Image.new("L", (crop, crop), IGNORE_LABEL)
+    bilinear, nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+    canvas.paste(Image.fromarray(image).resize(target, bilinear, box=inside), (x0, y0))
+    labels.paste(Image.fromarray(mask).resize(target, nearest, box=inside), (x0, y0))
+    return np.asarray(canvas), np.asarray(labels)
+
+
+def _recolor(rng: np.random.Generator, image: UInt8Array, strength: float) -> UInt8Array:
+    """Change brightness, contrast, saturation and tint at random."""
+    brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)
+    tint = 1 + rng.uniform(-0.2 * strength, 0.2 * strength, 3)
+    pixels: NDArray[np.float32] = image.astype(np.float32)
+    grey = pixels.mean(axis=2, keepdims=True)
+    mean = float(grey.mean())
+    pixels = grey + np.float32(saturation) * (pixels - grey)
+    pixels = mean + np.float32(contrast) * (pixels - mean)
+    pixels *= (brightness * tint).astype(np.float32)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+class Batches:
+    """Batches of training samples, made ahead of time in threads.
+
+    Sample j of step i depends on the seed, i and j alone: a resumed run sees what an uninterrupted
+    one would have seen.
+    """
+
+    def __init__(
+        self, roots: Sequence[DataRoot], augmentation: Augmentation, batch_size: int, seed: int
+    ) -> None:
+        self._sources = [root.samples() for root in roots]
+        weights: NDArray[np.float64] = np.array([root.weight for root in roots])
+        self._shares = weights / weights.sum()
+        self._augmentation, self._batch_size, self._seed = augmentation, batch_size, seed
+
+    def sample(self, step: int, number: int) -> tuple[Tensor, Tensor]:
+        """Return one sample: input float32 (3, crop, crop) and labels int64 (crop, crop)."""
+        rng = np.random.default_rng([self._seed, step, number])
+        source = self._sources[rng.choice(len(self._sources), p=self._shares)]
+        image, mask = read_sample(source[rng.integers(len(source))])
+        image, mask = augment(rng, image, mask, self._augmentation)
+        return torch.from_numpy(normalize(image))[0], torch.from_numpy(mask.astype(np.int64))
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return inputs float32 (N, 3, crop, crop) and labels int64 (N, crop, crop) of one step."""
+        samples = [self.sample(step, number) for number in range(self._batch_size)]
+        return torch.stack([s[0] for s in samples]), torch.stack([s[1] for s in samples])
+
+    def stream(self, start: int, stop: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of steps start … stop - 1 in order, made by ``workers`` threads."""
+        with ThreadPoolExecutor(workers) as pool:
+            ahead = PREFETCHED + workers
+            pending: list[Future[tuple[Tensor, Tensor]]] = []
+            try:
+                for step in range(start, stop):
+                    pending.append(pool.submit(self.batch, step))
+                    if len(pending) > ahead:
+                        yield pending.pop(0).result()
+                while pending:
+                    yield pending.pop(0).result()
+            finally:
+                for future in pending:
+                    future.cancel()

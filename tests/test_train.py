@@ -1,0 +1,418 @@
+import dataclasses
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from calibration.errors import DataError
+from calibration.voc import IGNORE_LABEL, PALETTE
+from deploy.train import (
+    CHECKPOINT,
+    Augmentation,
+    DataRoot,
+    Status,
+    TrainConfig,
+    TrainError,
+    train,
+)
+from deploy.train_data import Batches, augment
+from deploy.train_run import Run, schedule_factor
+from models import ModelError, build, load_checkpoint
+from models.initialize import decoder_keys, encoder_parameters, initialize
+from models.mobilenetv2 import MobileNetV2
+from models.resnet import BLOCKS, ResNet
+
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def write_root(directory: Path, count: int = 4, size: tuple[int, int] = (48, 64)) -> Path:
+    """Write a tiny data set: a light square of class 8 on a dark ground."""
+    rng = np.random.default_rng(0)
+    root = directory / "VOCdevkit" / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for i in range(count):
+        image = rng.integers(0, 60, (*size, 3), dtype=np.uint8)
+        mask = np.zeros(size, dtype=np.uint8)
+        y, x = rng.integers(4, 20, 2)
+        image[y : y + 24, x : x + 24] += 150
+        mask[y : y + 24, x : x + 24] = 8
+        mask[y, x : x + 24] = IGNORE_LABEL
+        Image.fromarray(image).save(root / "JPEGImages" / f"i{i}.jpg")
+        picture = Image.fromarray(mask)
+        picture.putpalette(PALETTE.tobytes())
+        picture.save(root / "SegmentationClass" / f"i{i}.png")
+    names = "".join(f"i{i}\n" for i in range(count))
+    for split in ("train", "val"):
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(names)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_root(tmp_path_factory.mktemp("voc"))
+
+
+def tiny(root: Path, target: Path, **changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "variant": "rf-lw-mbv2",
+        "data": (DataRoot(root=root),),
+        "directory": target,
+        "steps": 4,
+        "batch_size": 2,
+        "warmup": 1,
+        "augmentation": Augmentation(size=64, crop=32),
+        "precision": "float32",
+        "threads": 1,
+    }
+    return TrainConfig(**(settings | changes))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# training
+
+
+def test_training_lowers_the_loss_and_reports_it(data: Path, tmp_path: Path) -> None:
+    seen: list[Status] = []
+    config = tiny(
+        data,
+        tmp_path,
+        steps=60,
+        batch_size=4,
+        validation=(DataRoot(root=data, split="val"),),
+        encoder_rate=1e-3,
+        decoder_rate=1e-3,
+    )
+    weights = train(config, seen.append)
+    assert [s.step for s in seen] == [20, 40, 60]
+    assert seen[0].initialized_from == "random parameters"
+    assert seen[-1].loss < 0.7 * seen[0].loss
+    assert seen[-1].rate < 1e-5
+    (miou,) = seen[-1].miou
+    assert 0 <= miou <= 100
+    load_checkpoint(build("rf-lw-mbv2"), weights)
+    load_checkpoint(build("rf-lw-mbv2"), tmp_path / CHECKPOINT)  # usable as weights too
+    assert {v.dtype for v in load_file(weights).values()} == {torch.float32}
+
+
+def test_training_twice_gives_the_same_parameters(data: Path, tmp_path: Path) -> None:
+    a, b = (load_file(train(tiny(data, tmp_path / name))) for name in "ab")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_resumed_training_continues_as_if_uninterrupted(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_file(train(tiny(data, tmp_path / "whole")))
+
+    config = tiny(data, tmp_path / "parts", checkpoint_minutes=0.0)
+    advance = Run.advance
+
+    def advance_twice(run: Run, images: torch.Tensor, labels: torch.Tensor) -> float:
+        if run.step == 2:
+            raise KeyboardInterrupt
+        return advance(run, images, labels)
+
+    monkeypatch.setattr(Run, "advance", advance_twice)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    monkeypatch.undo()
+    assert sorted(p.name for p in (tmp_path / "parts").iterdir()) == [CHECKPOINT]
+    parts = load_file(train(dataclasses.replace(config, resume=True)))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_frozen_statistics_stay_while_scales_learn(data: Path, tmp_path: Path) -> None:
+    module = build("rf-lw-mbv2")
+    initialize(module, None, seed=0)
+    before = module.state_dict()
+    frozen = load_file(train(tiny(data, tmp_path / "frozen")))
+    free = load_file(train(tiny(data, tmp_path / "free", freeze_statistics=False)))
+    key = "layer1.1.running_mean"
+    assert torch.equal(frozen[key], before[key])
+    assert not torch.equal(free[key], before[key])
+    assert not torch.equal(frozen["layer1.1.weight"], before["layer1.1.weight"])
+
+
+def test_encoder_and_decoder_have_their_own_rates(data: Path, tmp_path: Path) -> None:
+    module = build("rf-lw-mbv2")
+    initialize(module, None, seed=0)
+    before = module.state_dict()
+    config = tiny(data, tmp_path, steps=1, warmup=0, encoder_rate=1e-12, weight_decay=0.0)
+    after = load_file(train(config))
+    decoder = decoder_keys(module)
+    moved = {key for key in after if (after[key] - before[key]).abs().max() > 1e-5}
+    assert moved
+    assert moved <= decoder
+
+
+def test_bfloat16_training_runs(data: Path, tmp_path: Path) -> None:
+    assert train(tiny(data, tmp_path, precision="bfloat16")).is_file()
+
+
+def test_resume_without_or_with_a_foreign_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="nothing to resume"):
+        train(tiny(data, tmp_path, resume=True))
+    train(tiny(data, tmp_path, steps=1))
+    with pytest.raises(TrainError, match="is a run of rf-lw-mbv2 with seed 0"):
+        train(tiny(data, tmp_path, resume=True, seed=3))
+    (tmp_path / CHECKPOINT).write_bytes(b"broken")
+    with pytest.raises(TrainError, match="cannot be resumed"):
+        train(tiny(data, tmp_path, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variant": "rf-50"}, "choose one of rf101"),
+        ({"data": ()}, "no data"),
+        ({"data": (DataRoot(root=Path("x"), weight=0),)}, "must be positive"),
+        ({"steps": 0}, "at least 1"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"device": "cuda:99"}, "choose cpu, or cuda where torch finds a GPU"),
+        ({"device": "tpu"}, "choose cpu, or cuda where torch finds a GPU"),
+        ({"precision": "float16"}, "float16 needs a GPU"),
+        ({"encoder_rate": 0.0}, "learning rates must be positive"),
+        ({"augmentation": Augmentation(crop=16)}, "at least 32"),
+        ({"seed": -1}, "must not be negative"),
+    ],
+)
+def test_bad_settings_are_refused(
+    data: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainError, match=message):
+        tiny(data, tmp_path, **changes)
+
+
+def test_missing_data_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no VOC2012 data set"):
+        train(tiny(data, tmp_path, data=(DataRoot(root=tmp_path / "none"),)))
+    with pytest.raises(DataError, match="choose one of train, val"):
+        train(tiny(data, tmp_path, data=(DataRoot(root=data, split="test"),)))
+
+
+def test_an_unwritable_directory_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainError, match="cannot be written"):
+        train(tiny(data, tmp_path / "file", steps=1))
+
+
+@pytest.mark.parametrize("name", ["cosine", "poly"])
+def test_schedules_warm_up_and_decay(name: str, data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path, steps=1000, warmup=10, schedule=name)
+    factors = [schedule_factor(config, step) for step in range(1000)]
+    assert factors[0] == pytest.approx(1 / 11)
+    assert factors[10] == 1
+    assert np.all(np.diff(factors[10:]) < 0)
+    assert factors[505] == pytest.approx(0.5 if name == "cosine" else 0.5**0.9)
+    assert factors[-1] < 0.01
+
+
+# data
+
+
+def test_samples_depend_on_seed_step_and_number_alone(data: Path) -> None:
+    roots, augmentation = [DataRoot(root=data)], Augmentation(size=64, crop=32)
+    batches = Batches(roots, augmentation, batch_size=2, seed=1)
+    later = list(batches.stream(3, 6, workers=2))
+    assert len(later) == 3
+    for step, (images, labels) in zip(range(3, 6), later, strict=True):
+        again = Batches(roots, augmentation, batch_size=2, seed=1).batch(step)
+        assert torch.equal(images, again[0])
+        assert torch.equal(labels, again[1])
+    assert images.shape == (2, 3, 32, 32)
+    assert images.dtype == torch.float32
+    assert labels.shape == (2, 32, 32)
+    assert not torch.equal(images[0], images[1])
+
+
+def test_weights_set_the_share_of_each_data_set(data: Path, tmp_path: Path) -> None:
+    bright = write_root(tmp_path, size=(40, 40))
+    for path in (bright / "VOCdevkit/VOC2012/SegmentationClass").iterdir():
+        mask = Image.fromarray(np.full((40, 40), 3, dtype=np.uint8))
+        mask.putpalette(PALETTE.tobytes())
+        mask.save(path)
+    roots = [DataRoot(root=data, weight=3), DataRoot(root=bright, weight=1)]
+    batches = Batches(roots, Augmentation(size=64, crop=32), batch_size=1, seed=0)
+    share = np.mean([(batches.sample(step, 0)[1] == 3).any().item() for step in range(400)])
+    assert share == pytest.approx(0.25, abs=0.06)
+
+
+def test_augment_starts_from_the_deployment_scale_whatever_the_image_size() -> None:
+    """Without zoom, an object of a small image gets the size that deployment gives it."""
+    augmentation = Augmentation(size=100, crop=128, scale=(1.0, 1.0), color=0.0)
+    for height, width in ((32, 64), (50, 100), (200, 400)):
+        mask = np.ones((height, width), dtype=np.uint8)
+        image = np.full((height, width, 3), 200, dtype=np.uint8)
+        for seed in range(5):
+            out, labels = augment(np.random.default_rng(seed), image, mask, augmentation)
+            rows = (labels == 1).any(axis=1).sum()
+            columns = (labels == 1).any(axis=0).sum()
+            assert columns == pytest.approx(100, abs=1)
+            assert 49 <= rows <= 101  # from the aspect kept (50) to the squash (100)
+            assert np.all(out[labels == 1] == 200)
+            assert set(np.unique(labels)) == {1, IGNORE_LABEL}
+
+
+def test_augment_keeps_image_and_mask_aligned() -> None:
+    mask = np.zeros((60, 80), dtype=np.uint8)
+    mask[20:45, 30:60] = 5
+    image = np.where(mask[..., None] == 5, 240, 10).astype(np.uint8).repeat(3, axis=2)
+    augmentation = Augmentation(size=80, crop=64, color=0.0)
+    for seed in range(20):
+        out, labels = augment(np.random.default_rng(seed), image, mask, augmentation)
+        assert out.shape == (64, 64, 3)
+        inside = labels != IGNORE_LABEL
+        agree = (out[..., 0] > 125)[inside] == (labels == 5)[inside]
+        assert agree.mean() > 0.95
+
+
+# what training starts from
+
+
+def write_torch(path: Path, state: dict[str, torch.Tensor]) -> Path:
+    torch.save(state, path)
+    return path
+
+
+def torchvision_resnet_keys(depth: int) -> list[str]:
+    """The names in torchvision's resnet50/101/152, written out from the published architecture."""
+    batch_norm = BATCH_NORM[:-1]  # the published files are older than the counters
+    keys = ["conv1.weight", *(f"bn1.{name}" for name in batch_norm)]
+    for layer, blocks in enumerate(BLOCKS[depth], start=1):
+        for block in range(blocks):
+            prefix = f"layer{layer}.{block}"
+            for i in (1, 2, 3):
+                keys += [f"{prefix}.conv{i}.weight", *(f"{prefix}.bn{i}.{n}" for n in batch_norm)]
+            if block == 0:
+                keys.append(f"{prefix}.downsample.0.weight")
+                keys += [f"{prefix}.downsample.1.{name}" for name in batch_norm]
+    return [*keys, "fc.weight", "fc.bias"]
+
+
+def torchvision_mobilenetv2_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes in torchvision's mobilenet_v2, written out from the architecture."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv_bn(conv: str, norm: str, shape: tuple[int, ...]) -> None:
+        shapes[f"{conv}.weight"] = shape
+        for name in BATCH_NORM:
+            shapes[f"{norm}.{name}"] = () if name == "num_batches_tracked" else shape[:1]
+
+    conv_bn("features.0.0", "features.0.1", (32, 3, 3, 3))
+    conv_bn("features.1.conv.0.0", "features.1.conv.0.1", (32, 1, 3, 3))
+    conv_bn("features.1.conv.1", "features.1.conv.2", (16, 32, 1, 1))
+    channels = [16, 24, 24, 32, 32, 32, 64, 64, 64, 64, 96, 96, 96, 160, 160, 160, 320]
+    for number, (inputs, outputs) in enumerate(pairwise(channels), start=2):
+        prefix, hidden = f"features.{number}.conv", 6 * inputs
+        conv_bn(f"{prefix}.0.0", f"{prefix}.0.1", (hidden, inputs, 1, 1))
+        conv_bn(f"{prefix}.1.0", f"{prefix}.1.1", (hidden, 1, 3, 3))
+        conv_bn(f"{prefix}.2", f"{prefix}.3", (outputs, hidden, 1, 1))
+    conv_bn("features.18.0", "features.18.1", (1280, 320, 1, 1))
+    return {**shapes, "classifier.1.weight": (1000, 1280), "classifier.1.bias": (1000,)}
+
+
+@pytest.mark.parametrize(("variant", "depth"), [("rf-lw50", 50), ("rf-lw101", 101), ("rf101", 101)])
+def test_torchvision_resnet_fills_the_encoder_and_drops_its_classifier(
+    variant: str, depth: int, tmp_path: Path
+) -> None:
+    own = ResNet(depth).state_dict()
+    published = {
+        key: torch.full_like(own[key], 0.25) if key in own else torch.ones(3)
+        for key in torchvision_resnet_keys(depth)
+    }
+    module = build(variant)
+    words = initialize(module, write_torch(tmp_path / "resnet.pth", published))
+    assert words.startswith("torchvision's ImageNet backbone")
+    encoder = encoder_parameters(module)
+    learnt = {k for k in encoder if not k.endswith("num_batches_tracked")}
+    assert learnt == {k for k in published if not k.startswith("fc.")}
+    assert all((encoder[key] == 0.25).all() for key in learnt)
+
+
+def test_torchvision_resnet152_has_the_key_list_of_our_encoder() -> None:
+    own = {k for k in ResNet(152).state_dict() if not k.endswith("num_batches_tracked")}
+    assert own == {k for k in torchvision_resnet_keys(152) if not k.startswith("fc.")}
+
+
+def torchvision_forward(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Run torchvision's mobilenet_v2 up to ``features.17`` from its parameters alone."""
+
+    def step(x: torch.Tensor, conv: str, norm: str, stride: int = 1) -> torch.Tensor:
+        weight = state[f"{conv}.weight"]
+        groups = x.shape[1] // weight.shape[1]
+        padding = weight.shape[2] // 2
+        x = torch.nn.functional.conv2d(x, weight, None, stride, padding, groups=groups)
+        parts = [state[f"{norm}.{n}"] for n in ("running_mean", "running_var", "weight", "bias")]
+        return torch.nn.functional.batch_norm(x, *parts)
+
+    x = step(x, "features.0.0", "features.0.1", 2).clamp(0, 6)
+    x = step(x, "features.1.conv.0.0", "features.1.conv.0.1").clamp(0, 6)
+    x = step(x, "features.1.conv.1", "features.1.conv.2")
+    for number in range(2, 18):
+        p, shortcut = f"features.{number}.conv", x
+        stride = 2 if number in (2, 4, 7, 14) else 1
+        x = step(x, f"{p}.0.0", f"{p}.0.1").clamp(0, 6)
+        x = step(x, f"{p}.1.0", f"{p}.1.1", stride).clamp(0, 6)
+        x = step(x, f"{p}.2", f"{p}.3")
+        x = x + shortcut if x.shape == shortcut.shape else x
+    return x
+
+
+def test_torchvision_mobilenetv2_computes_the_same_in_our_encoder(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        key: torch.rand(shape, generator=generator) * 0.5 + 0.5
+        if key.endswith("running_var") or len(shape) == 1
+        else torch.zeros((), dtype=torch.int64)
+        if shape == ()
+        else torch.randn(shape, generator=generator) * 0.3
+        for key, shape in torchvision_mobilenetv2_shapes().items()
+    }
+    module = build("rf-lw-mbv2")
+    initialize(module, write_torch(tmp_path / "mobilenet_v2.pth", state))
+    x = torch.randn(1, 3, 64, 64, generator=generator)
+    assert isinstance(module, MobileNetV2)
+    with torch.inference_mode():
+        ours, theirs = module.features(x)[-1], torchvision_forward(state, x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_encoder_alone_and_whole_checkpoints_are_taken(tmp_path: Path) -> None:
+    source = build("rf-lw-mbv2")
+    initialize(source, None, seed=7)
+    encoder = {key: value.clone() for key, value in encoder_parameters(source).items()}
+    save_file(encoder, tmp_path / "encoder.safetensors")
+    module = build("rf-lw-mbv2")
+    assert initialize(module, tmp_path / "encoder.safetensors").startswith("the encoder of")
+    state = module.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in encoder.items())
+    assert not torch.equal(state["segm.weight"], source.state_dict()["segm.weight"])
+    path = write_torch(tmp_path / "whole.pth", source.state_dict())
+    assert initialize(module, path).startswith("all parameters of")
+    assert torch.equal(module.state_dict()["segm.weight"], source.state_dict()["segm.weight"])
+
+
+def test_foreign_backbones_are_refused(tmp_path: Path) -> None:
+    resnet = {k: torch.ones(1) for k in torchvision_resnet_keys(50)}
+    path = write_torch(tmp_path / "resnet50.pth", resnet)
+    with pytest.raises(ModelError, match="neither a checkpoint of MobileRefineNet nor its encoder"):
+        initialize(build("rf-lw-mbv2"), path)
+    shapes = torchvision_mobilenetv2_shapes()
+    incomplete = {k: torch.ones(v) for k, v in shapes.items() if k != "features.17.conv.2.weight"}
+    path = write_torch(tmp_path / "mobilenet.pth", incomplete)
+    with pytest.raises(ModelError, match=r"1 missing \(layer8\.0\.output\.2\.0\.weight\)"):
+        initialize(build("rf-lw-mbv2"), path)
