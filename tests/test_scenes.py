@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration import scenes as module
 from calibration.errors import DataError
-from calibration.scene_compose import DRAWERS, compose
-from calibration.scene_paint import coat, finish
+from calibration.scenes import dataset as module
 from calibration.scenes import draw_scene, scene_name, write_scenes
-from calibration.sketch import Sketch, smooth, turn
+from calibration.scenes.compose import DRAWERS, compose
+from calibration.scenes.paint import coat, finish
+from calibration.scenes.sketch import Sketch, smooth, turn
 from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, read_sample, read_split
 
 

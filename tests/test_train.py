@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from calibration.errors import DataError
 from calibration.voc import IGNORE_LABEL, PALETTE
-from deploy.train import (
+from deploy.training import (
     CHECKPOINT,
     Augmentation,
     DataRoot,
@@ -21,8 +21,8 @@ from deploy.train import (
     TrainError,
     train,
 )
-from deploy.train_data import Batches, augment
-from deploy.train_run import Run, schedule_factor
+from deploy.training.data import Batches, augment
+from deploy.training.run import Run, schedule_factor
 from models import ModelError, build, load_checkpoint
 from models.initialize import decoder_keys, encoder_parameters, initialize
 from models.mobilenetv2 import MobileNetV2

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from calibration.scene_paint import (
+from calibration.scenes.paint import (
     DARK,
     GLASS,
     LAMP,
@@ -19,7 +19,7 @@ from calibration.scene_paint import (
     shade,
     texture,
 )
-from calibration.sketch import Color, Float32Array, Sketch
+from calibration.scenes.sketch import Color, Float32Array, Sketch
 
 Fill = tuple[int, int, int]
 

@@ -1,4 +1,4 @@
-"""The training recipe: any variant, from a backbone or a checkpoint, on data in VOC's layout."""
+"""The loop: batches in, checkpoints and parameters out."""
 
 import time
 from collections.abc import Callable
@@ -7,20 +7,9 @@ from pathlib import Path
 import torch
 
 from calibration.voc import Sample
-from deploy.train_config import Status, TrainConfig, TrainError
-from deploy.train_data import Augmentation, Batches, DataRoot
-from deploy.train_run import CHECKPOINT, WEIGHTS, Run
-
-__all__ = [
-    "CHECKPOINT",
-    "WEIGHTS",
-    "Augmentation",
-    "DataRoot",
-    "Status",
-    "TrainConfig",
-    "TrainError",
-    "train",
-]
+from deploy.training.config import Status, TrainConfig
+from deploy.training.data import Batches
+from deploy.training.run import Run
 
 Progress = Callable[[Status], None]
 

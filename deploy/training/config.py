@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from deploy.errors import DeployError
-from deploy.train_data import Augmentation, DataRoot
+from deploy.training.data import Augmentation, DataRoot
 from models import VARIANTS
 
 

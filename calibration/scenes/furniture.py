@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from calibration.scene_paint import DARK, GLASS, LIGHT, METAL, Rng, finish, fur, leaf, paint, shade
-from calibration.sketch import Color, Sketch, smooth, turn
+from calibration.scenes.paint import DARK, GLASS, LIGHT, METAL, Rng, finish, fur, leaf, paint, shade
+from calibration.scenes.sketch import Color, Sketch, smooth, turn
 
 
 def bottle(rng: Rng) -> Sketch:

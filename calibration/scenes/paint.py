@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from calibration.sketch import Color, Float32Array
+from calibration.scenes.sketch import Color, Float32Array
 
 Rng = np.random.Generator
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from calibration.preprocess import Fit, fit_image, fit_mask, logits_to_labels, normalize
 from calibration.voc import CLASSES, IGNORE_LABEL, Sample, read_sample
 from deploy.metrics import ConfusionMatrix
-from deploy.train_config import Status, TrainConfig, TrainError
+from deploy.training.config import Status, TrainConfig, TrainError
 from models import build
 from models.initialize import decoder_keys, initialize
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from calibration.errors import DataError
-from calibration.scene_compose import compose, encode_jpeg
+from calibration.scenes.compose import compose, encode_jpeg
 from calibration.voc import PALETTE, UInt8Array
 
 GENERATOR = 1  # goes up with every change of what is drawn

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from calibration.scene_paint import DARK, LIGHT, Rng, coat, paint, shade
-from calibration.sketch import Color, Points, Sketch, smooth, turn
+from calibration.scenes.paint import DARK, LIGHT, Rng, coat, paint, shade
+from calibration.scenes.sketch import Color, Points, Sketch, smooth, turn
 
 
 def _legs(

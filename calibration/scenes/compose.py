@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from calibration import scene_animals as animals
-from calibration import scene_furniture as furniture
-from calibration import scene_vehicles as vehicles
-from calibration.scene_backgrounds import background, prop, surface
-from calibration.scene_paint import Rng, light, noise
-from calibration.scene_person import person
-from calibration.sketch import Float32Array, Sketch
+from calibration.scenes import animals, furniture, vehicles
+from calibration.scenes.backgrounds import background, prop, surface
+from calibration.scenes.paint import Rng, light, noise
+from calibration.scenes.person import person
+from calibration.scenes.sketch import Float32Array, Sketch
 from calibration.voc import CLASSES, IGNORE_LABEL, UInt8Array
 
 DRAWERS: dict[str, Callable[[Rng], Sketch]] = {
