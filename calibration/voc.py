@@ -39,6 +39,7 @@ CLASSES = (
 )
 IGNORE_LABEL = 255
 DEFAULT_ROOT = Path("data/VOCdevkit/VOC2012")
+SCENES_ROOT = Path("data/scenes/VOCdevkit/VOC2012")  # drawn by `deploy export-all` for want of VOC
 
 UInt8Array = NDArray[np.uint8]
 
@@ -67,24 +68,35 @@ def _palette() -> UInt8Array:
 PALETTE = _palette()
 
 
+def lacks_voc() -> bool:
+    """Say whether no VOC2012 is named by ``$VOC_ROOT`` or at its default place."""
+    return not os.environ.get("VOC_ROOT") and not DEFAULT_ROOT.is_dir()
+
+
 def find_voc_root(root: Path | None = None) -> Path:
     """Return the VOC2012 folder: ``root``, else ``$VOC_ROOT``, else ``data/VOCdevkit/VOC2012``.
 
-    Each may be the VOC2012 folder itself or one that holds ``VOCdevkit/VOC2012``.
+    Without any of them, the scenes that ``deploy export-all`` drew in ``data/scenes``. Each may be
+    the VOC2012 folder itself or one that holds ``VOCdevkit/VOC2012``.
 
     Raises:
         DataError: there is no VOC2012 folder at the first of these that is set.
     """
-    from_environment = os.environ.get("VOC_ROOT")
-    if root is None:
-        root = Path(from_environment) if from_environment else DEFAULT_ROOT
+    if root is None and lacks_voc() and SCENES_ROOT.is_dir():
+        root = SCENES_ROOT
+    root = root or Path(os.environ.get("VOC_ROOT") or DEFAULT_ROOT)
     for candidate in (root, root / "VOCdevkit" / "VOC2012", root / "VOC2012"):
         if (candidate / "ImageSets" / "Segmentation").is_dir():
             return candidate
     raise DataError(
         f"no VOC2012 data set at {root} (it has no ImageSets/Segmentation): pass --voc-root DIR, "
-        f"set VOC_ROOT, or unpack VOCtrainval_11-May-2012.tar into data/"
+        f"set VOC_ROOT, or run 'deploy fetch-voc data' or 'deploy scenes data/scenes'"
     )
+
+
+def name_data_set(root: Path) -> str:
+    """Return what reports call the data in a VOC2012 folder: drawn scenes are no VOC."""
+    return "scenes" if (root.resolve().parent.parent / "scenes.json").is_file() else "VOC2012"
 
 
 def read_split(root: Path, split: str) -> list[Sample]:

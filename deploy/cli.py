@@ -14,7 +14,7 @@ import deploy
 import models
 from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
-from deploy import display
+from deploy import cli_making, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.errors import USER_ERRORS
 from deploy.progress import ConsoleProgress
@@ -214,6 +214,18 @@ def export_all(
 def list_models(as_json: AsJson = False) -> None:
     """List the variants, their figures, and where their weights would come from."""
     display.models([describe_variant(name) for name in models.VARIANTS], as_json=as_json)
+
+
+for name, command, example in (
+    ("scenes", cli_making.scenes, "deploy scenes data/scenes --train 100 --val 100 --seed 2"),
+    ("fetch-voc", cli_making.fetch_voc_, "deploy fetch-voc data"),
+    (
+        "train",
+        cli_making.train_,
+        "deploy train rf-lw50 --voc-root data --init resnet50-19c8e357.pth --device cuda",
+    ),
+):
+    app.command(name, epilog=f"Example: {example}")(command)
 
 
 def describe_variant(name: str) -> dict[str, Any]:

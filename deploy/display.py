@@ -16,6 +16,11 @@ from deploy.report import Report
 from deploy.simplify import SimplifiedGraph
 
 
+def line(text: str) -> None:
+    """Print one line."""
+    print(text)
+
+
 def _json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str))
 
@@ -145,14 +150,13 @@ def reported(
     if any(v["weights"]["source"] == "random" for v in content["variants"].values()):
         print("(random): parameters are seeded random numbers; their mIoU says nothing.")
     if seconds:
-        _stage_times(seconds)
+        _stage_times(seconds, list(content["variants"]))
     return print(f"report: {out / 'report' / 'report.html'}")
 
 
-def _stage_times(seconds: Mapping[str, float]) -> None:
+def _stage_times(seconds: Mapping[str, float], names: Sequence[str]) -> None:
     """Print the seconds of each stage, a line for each variant."""
-    stages = list(dict.fromkeys(key.split()[0] for key in seconds))
-    names = list(dict.fromkeys(key.split()[1] for key in seconds))
+    stages = list(dict.fromkeys(k.split()[0] for k in seconds if k.split()[1] in names))
     rows = [
         [name, *(f"{seconds.get(f'{stage} {name}', 0.0):.1f}" for stage in stages)]
         for name in names

@@ -9,6 +9,7 @@ from typing import Any
 import models
 from calibration import CLASSES, DataError, Fit, Sample, find_voc_root, read_split
 from calibration.record import CalibrationImage, identify
+from calibration.voc import name_data_set
 from deploy.artifacts import PRECISIONS, Target
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
@@ -45,7 +46,7 @@ class EvaluationSet:
         """Return what of the data a result depends on, as plain values."""
         listing = "".join(f"{image.name} {image.sha256}\n" for image in self.images)
         return {
-            "name": "VOC2012",
+            "name": name_data_set(self.root),
             "split": self.split,
             "images": len(self.samples),
             "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),

@@ -12,7 +12,8 @@ from typing import Any
 import models
 from calibration import Fit, RangeConfig
 from calibration.preprocess import MEAN, STD
-from calibration.voc import CLASSES
+from calibration.scenes import write_scenes
+from calibration.voc import CLASSES, lacks_voc
 from deploy import evaluation, quantization
 from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target
 from deploy.errors import DeployError
@@ -27,6 +28,9 @@ from deploy.validate import Protocol
 
 Size = tuple[int, int]
 DEFAULT_SIZE: Size = (500, 500)
+SCENES = Path("data/scenes")
+SCENES_SEED = 2  # the parameters that ship were not trained on it
+SCENES_COUNT = 100  # in each split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,11 +233,17 @@ def export_all(
 ) -> Report:
     """Do the whole job for every variant: export, quantize, validate, report.
 
+    Where there is no VOC2012 (see :func:`calibration.find_voc_root`), scenes are drawn once under
+    ``data/scenes`` and serve in its place.
+
     Raises:
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
     names = list(variants or models.VARIANTS)
+    if voc_root is None and lacks_voc():
+        with progress.step("draw scenes"):
+            voc_root = write_scenes(SCENES, train=SCENES_COUNT, val=SCENES_COUNT, seed=SCENES_SEED)
     evaluation.EvaluationSet.find(voc_root, "val", limit)  # no data, no use in starting
     for name in names:
         export(name, out=out, fit=protocol.fit, progress=progress)

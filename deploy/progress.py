@@ -1,7 +1,7 @@
 """Telling a person what is going on, on standard error."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
@@ -75,6 +75,18 @@ class ConsoleProgress(SilentProgress):
             else:  # a log gets only the line at the end
                 yield from items
         self._done(stage, f"{len(items)} images")
+
+    @contextmanager
+    def counted(self, stage: str) -> Iterator[Callable[[int, int], None]]:
+        """Enclose work that tells how much it has done, and of how much (0: unknown)."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        bar = RichProgress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        )
+        with super().step(stage), bar:
+            task = bar.add_task(stage, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total or None)
+        self._done(stage, "")
 
     def _done(self, stage: str, note: str) -> None:
         self.console.print(f"  {stage:<28}{note:>12}{self.seconds[stage]:>9.1f} s", soft_wrap=True)

@@ -14,7 +14,18 @@ import models
 from deploy.cli import app, main, parse_size
 
 VARIANT = models.DEFAULT_VARIANT
-COMMANDS = ["export", "simplify", "quantize", "validate", "report", "export-all", "models"]
+COMMANDS = [
+    "export",
+    "simplify",
+    "quantize",
+    "validate",
+    "report",
+    "export-all",
+    "models",
+    "scenes",
+    "fetch-voc",
+    "train",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +100,10 @@ def test_parse_size(text: str, size: tuple[int, int]) -> None:
         (["validate", "--voc-root", "VOC"], "run 'deploy export'"),
         (["validate", VARIANT, "--voc-root", "VOC", "--split", "test"], "no split 'test'"),
         (["report"], "run 'deploy validate'"),
+        (["scenes", "VOC"], "is not empty"),
+        (["fetch-voc", "x", "--url", "ftp://y"], "no http or https address"),
+        (["train", VARIANT], "no data"),
+        (["train", VARIANT, "--voc-root", "none"], "no VOC2012 data set at none"),
         (["simplify", "none.onnx"], "no ONNX file at none.onnx"),
         (["quantize", VARIANT, "--voc-root", "VOC", "--images", "99"], "99 calibration images"),
         (["quantize", VARIANT, "--voc-root", "VOC", "--percentile", "7"], "percentile is 7"),
@@ -122,6 +137,7 @@ def test_bad_input_is_one_line_and_exit_1(
         ["quantize", "--images", "0"],
         ["validate", "--limit", "0"],
         ["validate", "--fit", "stretch"],
+        ["train", VARIANT, "--voc-root", "x=y"],
         ["nonsense"],
     ],
 )

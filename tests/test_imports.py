@@ -8,8 +8,17 @@ OURS = {"models", "calibration", "deploy"}
 MAY_IMPORT = {"models": {"models"}, "calibration": {"calibration"}, "deploy": OURS}
 HEAVY = {"torch", "safetensors", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino"}
 MAY_NEED = {"models": {"torch", "safetensors"}, "calibration": {"onnx", "onnxruntime"}}
-COMMAND_LINES = {"cli.py", "bench.py", "__main__.py"}
-PLUMBING = {"artifacts", "display", "environment", "errors", "files", "pipeline", "progress"}
+COMMAND_LINES = {"cli.py", "cli_making.py", "bench.py", "__main__.py"}
+PLUMBING = {
+    "artifacts",
+    "cli_making",
+    "display",
+    "environment",
+    "errors",
+    "files",
+    "pipeline",
+    "progress",
+}
 
 SOURCES = {
     package: sorted((REPOSITORY / package).rglob("*.py")) for package in ("models", "calibration")

@@ -19,7 +19,7 @@ def test_console_progress_in_a_log_is_one_line_a_stage() -> None:
 
 def test_console_progress_on_a_terminal_draws_a_bar_and_leaves_the_line() -> None:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=80, _environ={"TERM": "xterm"})
+    console = Console(file=stream, force_terminal=True, highlight=False, width=80)
     assert list(ConsoleProgress(console).track([1, 2], "validate x")) == [1, 2]
     assert "━" in stream.getvalue()
     assert "2 images" in stream.getvalue().rpartition("━")[2]

@@ -1,0 +1,150 @@
+"""The commands that make data and parameters: ``scenes``, ``fetch-voc``, ``train``."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibration.scenes import write_scenes
+from deploy import display
+from deploy.fetch_voc import OFFICIAL, OFFICIAL_MD5, fetch_voc
+from deploy.progress import ConsoleProgress
+from deploy.training import Augmentation, DataRoot, Status, TrainConfig, train
+
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--voc-root", metavar="DIR[=WEIGHT]", help="Data of VOC's layout; repeatable."),
+]
+Scenes = Annotated[
+    list[str] | None,
+    typer.Option("--scenes", metavar="DIR[=WEIGHT]", help="The same, for drawn scenes."),
+]
+Validate = Annotated[
+    list[Path] | None,
+    typer.Option("--validate", metavar="DIR", help="Measure mIoU on its split 'val'; repeatable."),
+]
+
+
+class Schedule(StrEnum):
+    """How the learning rate falls."""
+
+    COSINE = "cosine"
+    POLY = "poly"
+
+
+class Precision(StrEnum):
+    """What the network computes in while it trains."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+def scenes(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty.")],
+    train_: Annotated[int, typer.Option("--train", min=0, help="Scenes in 'train'.")] = 100,
+    val: Annotated[int, typer.Option("--val", min=0, help="Scenes in 'val'.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 0,
+) -> None:
+    """Draw a data set of scenes in VOC2012's layout: VOC's 20 classes, with masks."""
+    with ConsoleProgress().counted("scenes") as counted:
+        root = write_scenes(directory, train=train_, val=val, seed=seed, progress=counted)
+    display.line(str(root))
+
+
+def fetch_voc_(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="VOCdevkit/ goes here.")],
+    url: Annotated[str, typer.Option("--url", help="Address of a mirror.")] = OFFICIAL,
+    md5: Annotated[str, typer.Option("--md5", help="Checksum of the archive.")] = OFFICIAL_MD5,
+) -> None:
+    """Download VOC2012 (2 GB), check it and unpack it; interrupted, it goes on where it stopped."""
+    with ConsoleProgress().counted("fetch VOC2012") as counted:
+        root = fetch_voc(
+            directory, url=url, md5=md5, progress=lambda _stage, done, total: counted(done, total)
+        )
+    display.line(str(root))
+
+
+def train_(
+    variant: Annotated[str, typer.Argument(metavar="VARIANT")],
+    voc_root: Data = None,
+    scenes_root: Scenes = None,
+    validate: Validate = None,
+    validation_images: Annotated[int, typer.Option(min=1, help="At most, of each.")] = 100,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="torchvision's ImageNet backbone, an encoder, or a whole checkpoint."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="checkpoint.pt, then weights.safetensors.")
+    ] = Path("training"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from checkpoint.pt.")] = False,
+    steps: int = 6000,
+    batch_size: int = 6,
+    crop: Annotated[int, typer.Option(help="Side of a training sample, pixels.")] = 288,
+    zoom: Annotated[
+        tuple[float, float], typer.Option(help="Random zoom about the deployment scale.")
+    ] = (0.6, 1.5),
+    encoder_rate: float = 2e-4,
+    decoder_rate: float = 6e-4,
+    weight_decay: float = 0.01,
+    schedule: Schedule = Schedule.COSINE,
+    learn_statistics: Annotated[
+        bool, typer.Option("--learn-statistics", help="Of batch normalization: large batches only.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    precision: Precision = Precision.AUTO,
+    threads: Annotated[int | None, typer.Option(min=1, help="On the CPU.")] = None,
+    checkpoint_minutes: float = 3.0,
+    validation_minutes: float = 10.0,
+    seed: int = 0,
+) -> None:
+    """Train a variant on data in VOC's layout, from a backbone, an encoder or a checkpoint."""
+    config = TrainConfig(
+        variant=variant,
+        data=tuple(map(parse_data, [*(voc_root or []), *(scenes_root or [])])),
+        directory=out,
+        init=init,
+        resume=resume,
+        validation=tuple(DataRoot(root=root, split="val") for root in validate or []),
+        validation_images=validation_images,
+        steps=steps,
+        batch_size=batch_size,
+        encoder_rate=encoder_rate,
+        decoder_rate=decoder_rate,
+        weight_decay=weight_decay,
+        schedule=schedule.value,
+        freeze_statistics=not learn_statistics,
+        augmentation=Augmentation(crop=crop, scale=zoom),
+        device=device,
+        precision=precision.value,
+        threads=threads,
+        checkpoint_minutes=checkpoint_minutes,
+        validation_minutes=validation_minutes,
+        seed=seed,
+    )
+    display.line(str(train(config, show)))
+
+
+def parse_data(text: str) -> DataRoot:
+    """Return the data set that ``DIR`` or ``DIR=WEIGHT`` names."""
+    directory, separator, weight = text.rpartition("=")
+    if not separator:
+        return DataRoot(root=Path(text))
+    try:
+        return DataRoot(root=Path(directory), weight=float(weight))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: the weight after = is no number") from None
+
+
+def show(status: Status) -> None:
+    """Print one line of progress on standard error."""
+    miou = "".join(f"  mIoU {value:.2f}" for value in status.miou)
+    origin = f"  from {status.initialized_from}" if status.initialized_from else ""
+    typer.echo(
+        f"{status.step}/{status.steps}  loss {status.loss:.3f}  rate {status.rate:.1e}  "
+        f"{status.images_per_second:.1f} images/s{miou}{origin}",
+        err=True,
+    )
