@@ -120,5 +120,8 @@ def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSessi
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Reduce each tensor as soon as it is there: the default order leaves the taps to the end and
+    # keeps every activation until then.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     content = model.SerializeToString()
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

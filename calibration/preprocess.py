@@ -74,16 +74,18 @@ def logits_to_labels(logits: Float32Array, size: Size) -> UInt8Array:
     # (h, w, C): the argmax and the gathers below both read the classes of one pixel together
     pixels = np.ascontiguousarray(logits.transpose(1, 2, 0))
     winners: UInt8Array = pixels.argmax(axis=2).astype(np.uint8)
-    upper, lower = winners[top], winners[bottom]
-    labels: UInt8Array = upper[:, left]
-    unsure = labels != upper[:, right]
-    unsure |= labels != lower[:, left]
-    unsure |= labels != lower[:, right]
+    firsts, seconds = winners.take(left, axis=1), winners.take(right, axis=1)
+    mixed = firsts != seconds  # between two columns of a source row
+    labels: UInt8Array = firsts.take(top, axis=0)
+    unsure = labels != firsts.take(bottom, axis=0)
+    unsure |= mixed.take(top, axis=0)
+    unsure |= mixed.take(bottom, axis=0)
     y, x = np.nonzero(unsure)
-    t, b, l, r = top[y], bottom[y], left[x], right[x]  # noqa: E741
+    flat, row = pixels.reshape(-1, pixels.shape[2]), logits.shape[2]
+    t, b, l, r = top[y] * row, bottom[y] * row, left[x], right[x]  # noqa: E741
     v, h = wy[y, None], wx[x, None]
-    above = pixels[t, l] * (1 - h) + pixels[t, r] * h
-    below = pixels[b, l] * (1 - h) + pixels[b, r] * h
+    above = flat.take(t + l, axis=0) * (1 - h) + flat.take(t + r, axis=0) * h
+    below = flat.take(b + l, axis=0) * (1 - h) + flat.take(b + r, axis=0) * h
     labels[y, x] = (above * (1 - v) + below * v).argmax(axis=1)
     return labels
 
