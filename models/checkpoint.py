@@ -36,7 +36,8 @@ class WeightsSource:
         return self.kind != "random"
 
     def __str__(self) -> str:
-        return self.kind if self.path is None else f"{self.kind} {self.path}"
+        """Return kind and file name, without the folder: graphs carry it to other machines."""
+        return self.kind if self.path is None else f"{self.kind} {self.path.name}"
 
 
 def find_weights(variant_id: str, weights: Path | None = None) -> WeightsSource:
