@@ -11,6 +11,7 @@ import deploy
 import models
 from calibration import CalibrationError, DataError, read_calibration
 from calibration.ranges import Method, RangeConfig
+from deploy import pipeline
 from deploy.errors import DeployError, ReportError
 from deploy.graph import count_ops, read_metadata
 from deploy.progress import SilentProgress
@@ -236,6 +237,23 @@ def test_export_all_does_every_stage_and_measures_its_time(tmp_path: Path, voc_r
     ]
     assert content["variants"][VARIANT]["results"].keys() == {"torch", "fp32", "fp16", "int8"}
     assert (tmp_path / "a" / "report" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_export_all_without_voc_draws_scenes_once_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VOC_ROOT", raising=False)
+    monkeypatch.setattr(pipeline, "SCENES_COUNT", 2)
+    first = deploy.export_all([VARIANT], images=2, limit=2)
+    assert first["dataset"]["name"] == "scenes"
+    assert first["dataset"]["images"] == 2
+    drawn = tmp_path / "data" / "scenes" / "scenes.json"
+    before = drawn.stat().st_mtime_ns
+    (again,) = deploy.validate(limit=1)
+    assert again["dataset"]["name"] == "scenes"
+    assert drawn.stat().st_mtime_ns == before
 
 
 @pytest.mark.slow

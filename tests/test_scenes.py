@@ -80,7 +80,7 @@ def test_contours_of_objects_are_ignored_and_a_few_pixels_wide() -> None:
 
 
 def test_every_class_but_background_has_a_drawer() -> None:
-    assert list(DRAWERS) == CLASSES[1:]
+    assert tuple(DRAWERS) == CLASSES[1:]
 
 
 @pytest.mark.parametrize("name", CLASSES[1:])

@@ -6,7 +6,15 @@ from conftest import SYNTHETIC_SPLITS, save_mask
 from PIL import Image
 
 from calibration import CLASSES, IGNORE_LABEL, PALETTE, DataError, find_voc_root, read_split
-from calibration.voc import DEFAULT_ROOT, Sample, read_image, read_mask, read_sample
+from calibration.voc import (
+    DEFAULT_ROOT,
+    SCENES_ROOT,
+    Sample,
+    name_data_set,
+    read_image,
+    read_mask,
+    read_sample,
+)
 
 SIZE = (6, 8)  # height, width of the images drawn here
 
@@ -81,13 +89,31 @@ def test_find_voc_root_falls_back_on_data(
     assert find_voc_root() == DEFAULT_ROOT
 
 
+def test_find_voc_root_falls_back_to_drawn_scenes_only_without_voc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VOC_ROOT", raising=False)
+    for root in (SCENES_ROOT, DEFAULT_ROOT):
+        (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+        assert find_voc_root() == root
+
+
+def test_name_data_set_tells_scenes_from_voc(voc_root: Path) -> None:
+    assert name_data_set(voc_root) == "VOC2012"
+    (voc_root.parent.parent / "scenes.json").write_text("{}")
+    assert name_data_set(voc_root) == "scenes"
+
+
 @pytest.mark.parametrize("source", ["argument", "environment"])
 def test_find_voc_root_without_data_says_what_to_do(
     source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     absent = tmp_path / "absent"
     monkeypatch.setenv("VOC_ROOT", str(absent))
-    with pytest.raises(DataError, match=r"absent .*--voc-root DIR, set VOC_ROOT, or unpack"):
+    with pytest.raises(
+        DataError, match=r"absent .*--voc-root DIR, set VOC_ROOT, or run 'deploy fetch-voc"
+    ):
         find_voc_root(absent if source == "argument" else None)
 
 
