@@ -115,11 +115,20 @@ def _nan_witnesses(graph: onnx.GraphProto) -> set[str]:
     return pooled | {output.name for output in graph.output}
 
 
-def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return the options of every session: errors logged only, idle threads at rest.
+
+    Threads that spin while they wait take the processors from torch and from other sessions.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    options = session_options(threads)
     # Reduce each tensor as soon as it is there: the default order leaves the taps to the end and
     # keeps every activation until then.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED

@@ -122,6 +122,13 @@ def read_split(root: Path, split: str) -> list[Sample]:
     return [_find_sample(root, name, path) for name in names]
 
 
+def pick(samples: list[Sample], count: int) -> list[Sample]:
+    """Return at most ``count`` of the samples, evenly spaced, in order."""
+    if len(samples) <= count:
+        return samples
+    return [samples[i * len(samples) // count] for i in range(count)]
+
+
 def _find_sample(root: Path, name: str, list_path: Path) -> Sample:
     if "/" in name or "\\" in name or name.startswith("."):
         raise DataError(f"{list_path} lists {name!r}: names of images only, without a path")

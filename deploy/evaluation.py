@@ -8,14 +8,13 @@ from typing import Any
 
 import models
 from calibration import CLASSES, DataError, Fit, Sample, find_voc_root, read_split
-from calibration.record import CalibrationImage, identify
-from calibration.voc import name_data_set
+from calibration.record import CalibrationImage, file_sha256, identify
+from calibration.voc import name_data_set, pick
 from deploy.artifacts import PRECISIONS, Target
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, read_graph, read_metadata
 from deploy.progress import Progress
-from deploy.quantization import pick
 from deploy.runtime import Runner, TorchRunner, open_graph
 from deploy.validate import Protocol, evaluate
 
@@ -38,7 +37,7 @@ class EvaluationSet:
         samples = read_split(root, split)
         if limit is not None and limit < 1:
             raise DataError(f"--limit {limit}: at least one image must be evaluated")
-        if limit is not None and limit < len(samples):
+        if limit is not None:
             samples = pick(samples, limit)
         return cls(root=root, split=split, samples=samples, images=identify(samples))
 
@@ -191,5 +190,4 @@ def _file_facts(path: Path | None, parameters: int | None) -> dict[str, Any]:
     """Return size and hash of a graph's file; of torch's network, the size of its parameters."""
     if path is None:
         return {"size_bytes": 4 * (parameters or 0), "sha256": None}
-    content = path.read_bytes()
-    return {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {"size_bytes": path.stat().st_size, "sha256": file_sha256(path)}

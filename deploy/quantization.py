@@ -25,7 +25,7 @@ from calibration import (
 from calibration.observe import SAMPLES
 from calibration.preprocess import Float32Array
 from calibration.record import CalibrationImage, identify
-from calibration.voc import read_image
+from calibration.voc import pick, read_image
 from deploy.artifacts import Target
 from deploy.files import write_whole
 from deploy.graph import (
@@ -81,11 +81,6 @@ class CalibrationSource:
                 "with images of 'train'"
             )
         return cls(split=split, samples=samples, images=identify(samples))
-
-
-def pick(samples: list[Sample], count: int) -> list[Sample]:
-    """Return ``count`` of the samples, evenly spaced, in order."""
-    return [samples[i * len(samples) // count] for i in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,24 +10,13 @@ import onnxruntime
 import torch
 from torch import nn
 
+from calibration.observe import session_options
 from calibration.preprocess import Float32Array
 from deploy.emulation import emulate_half, has_half
 from deploy.errors import GraphError
 from deploy.graph import read_graph
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-
-
-def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
-    """Return the options of every session: errors logged only, idle threads at rest.
-
-    Threads that spin while they wait take the processors from torch and from other sessions.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or default_threads()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
 
 
 class Runner(Protocol):
@@ -73,7 +62,7 @@ class OnnxRunner:
     def __init__(self, model: onnx.ModelProto | Path, threads: int | None = None) -> None:
         self.timed: Runner | None = None
         self.name = str(model) if isinstance(model, Path) else "the graph"
-        options = session_options(threads)
+        options = session_options(threads or default_threads())
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         try:
             self.session = onnxruntime.InferenceSession(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from calibration.voc import Sample
+from calibration.voc import pick
 from deploy.training.config import Status, TrainConfig
 from deploy.training.data import Batches
 from deploy.training.run import Run
@@ -29,7 +29,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Path:
         torch.set_num_threads(config.threads)
     run = Run(config)
     batches = Batches(config.data, config.augmentation, config.batch_size, config.seed)
-    validation = [_spread(root.samples(), config.validation_images) for root in config.validation]
+    validation = [pick(root.samples(), config.validation_images) for root in config.validation]
     report = progress or (lambda status: None)
     saved = measured = noted = time.monotonic()
     losses: list[float] = []
@@ -48,10 +48,3 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Path:
             run.save()
             saved = time.monotonic()
     return run.save_weights()
-
-
-def _spread(samples: list[Sample], count: int) -> list[Sample]:
-    """Return at most ``count`` of the samples, evenly spaced."""
-    if len(samples) <= count:
-        return samples
-    return [samples[i * len(samples) // count] for i in range(count)]
