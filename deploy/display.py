@@ -12,7 +12,7 @@ from rich.table import Table
 
 from deploy.pipeline import ExportedGraph
 from deploy.quantization import QuantizedGraph
-from deploy.report import Report
+from deploy.report import Report, int8_cost
 from deploy.simplify import SimplifiedGraph
 
 
@@ -125,11 +125,9 @@ def reported(
         source = variant["weights"]["source"]
         miou = {k: r["miou"] for k, r in variant["results"].items()}
         agreement = {k: r["agreement"] for k, r in variant["results"].items()}
-        torch, int8 = miou.get("torch"), miou.get("int8")
         accuracy = [
             *(miou.get(k) for k in ("torch", "fp32", "fp16", "int8")),
-            torch - int8 if torch is not None and int8 is not None else None,
-            int8 / torch if torch and int8 is not None else None,
+            *int8_cost(variant["results"]),
         ]
         shown = "({})" if source == "random" else "{}"
         rows.append(

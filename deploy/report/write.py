@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deploy.artifacts import PRECISIONS
 from deploy.files import write_whole
-from deploy.report.build import Report
+from deploy.report.build import Report, int8_cost
 
 COLUMNS = ("torch", *PRECISIONS)
 
@@ -50,16 +50,15 @@ def _row(name: str, variant: dict[str, Any]) -> dict[str, Any]:
     """Return one line of the mission's table: the figures that are differences and ratios."""
     results = variant["results"]
     miou = {column: results.get(column, {}).get("miou") for column in COLUMNS}
-    torch, int8 = miou["torch"], miou["int8"]
-    comparable = torch is not None and int8 is not None
+    drop, ratio = int8_cost(results)
     classes = results["torch"]["per_class_iou"] if "torch" in results else {}
     return {
         "id": name,
         "random": variant["weights"]["source"] == "random",
         "variant": variant,
         "miou": miou,
-        "drop": torch - int8 if comparable else None,
-        "ratio": int8 / torch if comparable and torch else None,
+        "drop": drop,
+        "ratio": ratio,
         "results": {column: results[column] for column in COLUMNS if column in results},
         "classes": {
             class_name: {column: results[column]["per_class_iou"][class_name] for column in results}
