@@ -38,11 +38,11 @@ DRAWERS: dict[str, Callable[[Rng], Sketch]] = {
     "tvmonitor": furniture.tv_monitor,
 }
 FLYING = ("aeroplane", "bird")
-OBJECTS = (0.25, 0.35, 0.25, 0.15)  # how often a scene has 1, 2, 3, 4 objects
-SIZE = (90.0, 250.0)  # geometric mean of an object's sides, pixels
-LONGEST = 350.0  # of an object's sides, pixels
-LEAST_VISIBLE = 0.55  # of an object, behind what stands before it
-LEAST_CONTRAST = 0.12  # between the mean brightness of an object and of what it hides, 0…1
+OBJECTS = (0.35, 0.35, 0.2, 0.1)  # how often a scene has 1, 2, 3, 4 objects
+SIZE = (120.0, 280.0)  # geometric mean of an object's sides, pixels
+LONGEST = 400.0  # of an object's sides, pixels
+LEAST_VISIBLE = 0.65  # of an object, behind what stands before it
+LEAST_CONTRAST = 0.15  # between the mean brightness of an object and of what it hides, 0…1
 BORDER = 2  # pixels ignored on either side of an object's contour, as in VOC
 
 
