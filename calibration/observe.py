@@ -7,11 +7,12 @@ blocked layout that its convolutions already use, as it does the average that fi
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from calibration.errors import CalibrationError
 from calibration.preprocess import Float32Array
@@ -49,12 +50,17 @@ def observe(
         count += 1
         values = dict(zip(outputs, session.run(None, {input_name: image}), strict=True))
         for name, statistic in statistics.items():
-            low = 0.0 if name in non_negative else float(values[_tap(name, "min")].min())
-            high = float(values[_tap(name, "max")].max())
+            high = values[_tap(name, "max")].ravel()
+            if name in non_negative:
+                # GlobalMaxPool of a channel that is NaN everywhere gives the lowest number
+                low, high = np.zeros_like(high), np.maximum(high, 0)
+            else:
+                low = values[_tap(name, "min")].ravel()
+                high = np.maximum(high, low)
             if np.isnan(values.get(_tap(name, "mean"), 0.0)).any():
-                low = high = math.nan
+                low = high = np.full_like(high, np.nan)
             try:
-                statistic.update(low, max(low, high), values[_tap(name, "samples")])
+                statistic.update(low, high, values[_tap(name, "samples")])
             except CalibrationError as error:
                 raise CalibrationError(
                     f"tensor {name} on image {count}: {error}: the graph cannot be calibrated"
@@ -78,12 +84,13 @@ def _tapped(
     tapped.CopyFrom(model)
     graph = tapped.graph
     witnesses = _nan_witnesses(graph)
+    axes, options = _reduce_height_and_width(tapped)
     del graph.output[:]
     for name, shape in tensors.items():
         stride = math.ceil(math.sqrt(max(1.0, math.prod(shape) / SAMPLES)))
         taps = {
             "max": helper.make_node("GlobalMaxPool", [name], [_tap(name, "max")]),
-            "min": helper.make_node("ReduceMin", [name], [_tap(name, "min")], keepdims=0),
+            "min": helper.make_node("ReduceMin", [name, *axes], [_tap(name, "min")], **options),
             "mean": helper.make_node("GlobalAveragePool", [name], [_tap(name, "mean")]),
             "samples": helper.make_node(
                 "MaxPool",
@@ -103,6 +110,15 @@ def _tapped(
             for tap in taps.values()
         )
     return tapped
+
+
+def _reduce_height_and_width(model: onnx.ModelProto) -> tuple[list[str], dict[str, Any]]:
+    """Return what a reduction takes beyond its tensor: inputs since opset 18, else attributes."""
+    version = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if version < 18:
+        return [], {"axes": [2, 3], "keepdims": 0}
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), _tap("", "axes")))
+    return [_tap("", "axes")], {"keepdims": 0}
 
 
 def _nan_witnesses(graph: onnx.GraphProto) -> set[str]:

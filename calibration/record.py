@@ -11,7 +11,7 @@ from calibration.preprocess import Fit
 from calibration.statistics import TensorStatistics
 from calibration.voc import Sample
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)

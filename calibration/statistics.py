@@ -1,4 +1,4 @@
-"""What one pass over the images keeps of a tensor: its exact range and a histogram of samples.
+"""What one pass over the images keeps of a tensor: exact ranges and a histogram of samples.
 
 The histogram's bins are aligned at zero and a power of two wide, so widening them merges pairs of
 bins and loses nothing: the result does not depend on the order of the images, nor on how they were
@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from calibration.errors import CalibrationError
+from calibration.preprocess import Float32Array
 
 BINS = 4096  # on either side of zero; at least half of them lie within the largest magnitude
 SMALLEST_EXPONENT = -126  # bins of 2^-126, for a tensor that is zero everywhere
@@ -20,15 +21,27 @@ SMALLEST_EXPONENT = -126  # bins of 2^-126, for a tensor that is zero everywhere
 
 @dataclass(kw_only=True)
 class TensorStatistics:
-    """Exact minimum and maximum over all elements, and a histogram of some of them.
+    """Exact minimum and maximum of each channel, and a histogram of some elements.
 
-    Bin ``i`` of ``counts`` holds the values v with ``floor(v / 2**exponent) == i - BINS``.
+    ``channel_minimum`` and ``channel_maximum`` are float32 (C,), over all elements of all images;
+    they are empty before the first one. Bin ``i`` of ``counts`` holds the values v with
+    ``floor(v / 2**exponent) == i - BINS``.
     """
 
-    minimum: float = math.inf
-    maximum: float = -math.inf
+    channel_minimum: Float32Array = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    channel_maximum: Float32Array = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     exponent: int = SMALLEST_EXPONENT
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2 * BINS, dtype=np.int64))
+
+    @property
+    def minimum(self) -> float:
+        """The smallest value of all channels; infinite before the first image."""
+        return float(self.channel_minimum.min(initial=np.inf))
+
+    @property
+    def maximum(self) -> float:
+        """The largest value of all channels; negative infinite before the first image."""
+        return float(self.channel_maximum.max(initial=-np.inf))
 
     @property
     def bin_width(self) -> float:
@@ -40,30 +53,52 @@ class TensorStatistics:
         """The 2·BINS + 1 edges of the bins."""
         return np.arange(-BINS, BINS + 1, dtype=np.float64) * np.float64(self.bin_width)
 
-    def update(self, minimum: float, maximum: float, samples: NDArray[np.float32]) -> None:
-        """Add one image's range and samples (any shape).
+    def update(self, minimum: ArrayLike, maximum: ArrayLike, samples: Float32Array) -> None:
+        """Add one image's range and samples.
+
+        Args:
+            minimum: of each channel (C,); a number where the tensor counts as one channel.
+            maximum: likewise.
+            samples: some of the values, of any shape.
 
         Raises:
-            CalibrationError: a value is NaN or infinite.
+            CalibrationError: a value is NaN or infinite, or an earlier image had other channels.
         """
-        if not (math.isfinite(minimum) and math.isfinite(maximum)):
-            raise CalibrationError(f"its range is {minimum} to {maximum}")
-        if not (minimum <= float(samples.min()) and float(samples.max()) <= maximum):
+        lows, highs = (np.asarray(v, np.float32).reshape(-1) + 0 for v in (minimum, maximum))
+        low, high = float(lows.min()), float(highs.max())  # + 0 has made -0.0 zero
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CalibrationError(f"its range is {low} to {high}")
+        if not (low <= float(samples.min()) and float(samples.max()) <= high):
             raise CalibrationError("it has NaN or infinite values")  # true for NaN samples too
-        self.minimum = min(self.minimum, minimum)
-        self.maximum = max(self.maximum, maximum)
-        self._widen(_exponent_for(max(abs(minimum), abs(maximum))))
+        self._extend(lows, highs)
+        self._widen(_exponent_for(max(abs(low), abs(high))))
         scaled = np.floor(np.ldexp(samples.ravel(), -self.exponent)).astype(np.int32)
         self.counts += np.bincount(scaled + BINS, minlength=2 * BINS)
 
     def merge(self, other: "TensorStatistics") -> None:
-        """Add what another run saw: the result is that of one run over both sets of images."""
-        self.minimum = min(self.minimum, other.minimum)
-        self.maximum = max(self.maximum, other.maximum)
+        """Add what another run saw: the result is that of one run over both sets of images.
+
+        Raises:
+            CalibrationError: the other has another number of channels.
+        """
+        self._extend(other.channel_minimum, other.channel_maximum)
         self._widen(other.exponent)
         twin = TensorStatistics(exponent=other.exponent, counts=other.counts.copy())
         twin._widen(self.exponent)
         self.counts += twin.counts
+
+    def _extend(self, minimum: Float32Array, maximum: Float32Array) -> None:
+        """Take the channels' ranges in."""
+        if not minimum.size:
+            return
+        if not self.channel_minimum.size:
+            self.channel_minimum, self.channel_maximum = minimum.copy(), maximum.copy()
+        if minimum.shape != self.channel_minimum.shape:
+            raise CalibrationError(
+                f"it has {minimum.size} channels here and {self.channel_minimum.size} elsewhere"
+            )
+        self.channel_minimum = np.minimum(self.channel_minimum, minimum)
+        self.channel_maximum = np.maximum(self.channel_maximum, maximum)
 
     def _widen(self, exponent: int) -> None:
         """Merge pairs of bins until they are at least 2**exponent wide."""
@@ -80,8 +115,8 @@ class TensorStatistics:
         used = np.flatnonzero(self.counts)
         first, last = (int(used[0]), int(used[-1]) + 1) if used.size else (BINS, BINS)
         return {
-            "min": self.minimum,
-            "max": self.maximum,
+            "channel_min": _shortest(self.channel_minimum),
+            "channel_max": _shortest(self.channel_maximum),
             "bin_exponent": self.exponent,
             "first_bin": first - BINS,
             "counts": self.counts[first:last].tolist(),
@@ -100,14 +135,22 @@ class TensorStatistics:
             raise ValueError("its counts are no list of whole numbers")
         if first < 0 or first + values.size > counts.size:
             raise ValueError("its histogram lies outside the bins")
-        minimum, maximum = float(content["min"]), float(content["max"])
-        if not -math.inf < minimum <= maximum < math.inf:
-            raise ValueError(f"its range is {minimum} to {maximum}")
+        lows, highs = (np.asarray(content[k], np.float32) for k in ("channel_min", "channel_max"))
+        if lows.ndim != 1 or not lows.size or lows.shape != highs.shape:
+            raise ValueError("its channels' ranges are no two lists of one length")
+        if not (np.isfinite(lows) & (lows <= highs) & np.isfinite(highs)).all():
+            raise ValueError("the range of a channel is not finite, or ends below its start")
         counts[first : first + values.size] = values
         exponent = int(content["bin_exponent"])
-        if exponent != _exponent_for(max(abs(minimum), abs(maximum))):
+        found = cls(channel_minimum=lows, channel_maximum=highs, exponent=exponent, counts=counts)
+        if exponent != _exponent_for(max(abs(found.minimum), abs(found.maximum))):
             raise ValueError(f"bins of 2^{exponent} do not suit its range")
-        return cls(minimum=minimum, maximum=maximum, exponent=exponent, counts=counts)
+        return found
+
+
+def _shortest(values: Float32Array) -> list[float]:
+    """Return the numbers with the fewest decimals that are still these float32 values."""
+    return [float(str(value)) for value in values]
 
 
 def _exponent_for(magnitude: float) -> int:

@@ -81,10 +81,24 @@ def test_observe_finds_minimum_and_maximum_over_all_images(model: onnx.ModelProt
     assert list(statistics) == list(SHAPES)
     for name in ("hidden", "active", "logits"):
         values = run(model, name, images)
-        assert statistics[name].minimum == pytest.approx(float(values.min()), rel=1e-5, abs=1e-5)
-        assert statistics[name].maximum == pytest.approx(float(values.max()), rel=1e-5)
-    assert statistics["image"].minimum == min(image.min() for image in images)
-    assert statistics["image"].maximum == max(image.max() for image in images)
+        found = statistics[name].channel_minimum, statistics[name].channel_maximum
+        expected_minimum = np.zeros(16) if name == "active" else values.min(axis=(0, 2, 3))
+        np.testing.assert_allclose(found[0], expected_minimum, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found[1], values.max(axis=(0, 2, 3)), rtol=1e-5)
+    batch = np.concatenate(images)
+    assert np.array_equal(statistics["image"].channel_minimum, batch.min(axis=(0, 2, 3)))
+    assert np.array_equal(statistics["image"].channel_maximum, batch.max(axis=(0, 2, 3)))
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_observe_taps_graphs_of_any_opset(opset: int, model: onnx.ModelProto) -> None:
+    images = draw(2, SHAPES["image"])
+    expected = observe(model, SHAPES, images, threads=1)
+    model.opset_import[0].version = opset
+    found = observe(model, SHAPES, images, threads=1)
+    assert {k: v.to_json() for k, v in found.items()} == {
+        k: v.to_json() for k, v in expected.items()
+    }
 
 
 def test_observe_does_not_change_the_model(model: onnx.ModelProto) -> None:

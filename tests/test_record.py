@@ -74,8 +74,8 @@ def test_calibration_file_has_the_key_first_and_a_line_for_each_tensor(path: Pat
     assert content["fit"] == "pad"
     assert content["images"][1] == {"name": "train_1", "sha256": f"{1:064x}"}
     assert list(content["tensors"]["image"]) == [
-        "min",
-        "max",
+        "channel_min",
+        "channel_max",
         "bin_exponent",
         "first_bin",
         "counts",
@@ -143,10 +143,16 @@ def test_read_calibration_of_a_truncated_file(kept: float, path: Path) -> None:
         {"images": ["train_0"]},
         {"tensors": []},
         {"tensors": {"image": None}},
-        {"tensors": {"image": {"min": 0, "max": 1}}},
+        {"tensors": {"image": {"channel_min": [0], "channel_max": [1]}}},
         {
             "tensors": {
-                "image": {"min": 0, "max": 1, "bin_exponent": -11, "first_bin": 1e999, "counts": []}
+                "image": {
+                    "channel_min": [0],
+                    "channel_max": [1],
+                    "bin_exponent": -11,
+                    "first_bin": 1e999,
+                    "counts": [],
+                }
             }
         },
     ],

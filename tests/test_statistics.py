@@ -17,7 +17,8 @@ def collect(*images: Samples) -> TensorStatistics:
     """Return the statistics of a run over ``images``, all of whose values are samples."""
     statistics = TensorStatistics()
     for image in images:
-        statistics.update(float(image.min()), float(image.max()), image)
+        axes = (0, 2, 3) if image.ndim == 4 else None
+        statistics.update(image.min(axis=axes), image.max(axis=axes), image)
     return statistics
 
 
@@ -29,6 +30,12 @@ def assert_equal(one: TensorStatistics, other: TensorStatistics) -> None:
         other.exponent,
     )
     assert np.array_equal(one.counts, other.counts)
+    for a, b in (
+        (one.channel_minimum, other.channel_minimum),
+        (one.channel_maximum, other.channel_maximum),
+    ):
+        assert a.dtype == b.dtype == np.float32
+        assert a.tobytes() == b.tobytes()
 
 
 def reference_counts(values: Samples, exponent: int) -> NDArray[np.int64]:
@@ -51,6 +58,8 @@ def test_update_streamed_equals_the_full_batch(images: list[Samples]) -> None:
     assert_equal(streamed, collect(batch))
     assert streamed.minimum == batch.min()
     assert streamed.maximum == batch.max()
+    assert np.array_equal(streamed.channel_minimum, batch.min(axis=(0, 2, 3)))
+    assert np.array_equal(streamed.channel_maximum, batch.max(axis=(0, 2, 3)))
     assert np.array_equal(streamed.counts, reference_counts(batch, streamed.exponent))
 
 
@@ -75,6 +84,21 @@ def test_merge_is_symmetric(images: list[Samples]) -> None:
     reverse.merge(one)
     one.merge(other)
     assert_equal(one, reverse)
+
+
+def test_update_of_signed_zeros_does_not_depend_on_the_order() -> None:
+    zeros = np.zeros((1, 2, 2, 2), dtype=np.float32)
+    assert_equal(collect(zeros, -zeros), collect(-zeros, zeros))
+
+
+def test_update_and_merge_of_other_channels_are_refused(images: list[Samples]) -> None:
+    statistics = collect(*images)
+    before = copy.deepcopy(statistics)
+    with pytest.raises(CalibrationError, match="2 channels here and 3 elsewhere"):
+        statistics.update([0, 0], [1, 1], np.float32([0]))
+    with pytest.raises(CalibrationError, match="1 channels here and 3 elsewhere"):
+        statistics.merge(collect(np.float32([1])))
+    assert_equal(statistics, before)
 
 
 @pytest.mark.parametrize("factor", [1.5, 2, 1000, 1e20])
@@ -163,11 +187,16 @@ def test_json_leaves_out_the_empty_bins() -> None:
         {"counts": [-1]},
         {"counts": [[1, 2]]},
         {"counts": ["x"]},
-        {"min": 2.0, "max": 1.0},
-        {"min": math.nan},
-        {"max": math.inf},
-        {"max": None},
-        {"max": 1e9},
+        {"channel_min": [2.0], "channel_max": [1.0]},
+        {"channel_min": [math.nan]},
+        {"channel_max": [math.inf]},
+        {"channel_max": [None]},
+        {"channel_max": None},
+        {"channel_max": [1e9]},
+        {"channel_min": [-1.0, -1.0]},
+        {"channel_min": [], "channel_max": []},
+        {"channel_min": [[-1.0]], "channel_max": [[1.0]]},
+        {"channel_max": ["x"]},
         {"bin_exponent": 5000},
         {"bin_exponent": math.inf},
     ],
