@@ -79,9 +79,13 @@ class TensorStatistics:
             raise CalibrationError(f"its range is {low} to {high}")
         if not (low <= float(samples.min()) and float(samples.max()) <= high):
             raise CalibrationError("it has NaN or infinite values")  # true for NaN samples too
-        self._extend(lows, highs)
+        self._check_channels(lows.size)
         channels = samples.reshape(1 if lows.size == 1 else len(samples), lows.size, -1)
-        self.channel_sum.add(np.einsum("ncs->c", channels))  # float32: over the images it is exact
+        sums = np.einsum("ncs->c", channels)  # float32, so that adding up the images is exact
+        if not np.isfinite(sums).all():
+            raise CalibrationError("its values are too large to be added up")
+        self._extend(lows, highs)
+        self.channel_sum.add(sums)
         self._widen(_exponent_for(max(abs(low), abs(high))))
         scaled = np.floor(np.ldexp(samples.ravel(), -self.exponent)).astype(np.int32)
         self.counts += np.bincount(scaled + BINS, minlength=2 * BINS)
@@ -92,6 +96,9 @@ class TensorStatistics:
         Raises:
             CalibrationError: the other has another number of channels.
         """
+        if not other.channel_minimum.size:
+            return
+        self._check_channels(other.channel_minimum.size)
         self._extend(other.channel_minimum, other.channel_maximum)
         self.channel_sum.merge(other.channel_sum)
         self._widen(other.exponent)
@@ -99,16 +106,16 @@ class TensorStatistics:
         twin._widen(self.exponent)
         self.counts += twin.counts
 
+    def _check_channels(self, channels: int) -> None:
+        if self.channel_minimum.size not in (0, channels):
+            raise CalibrationError(
+                f"it has {channels} channels here and {self.channel_minimum.size} elsewhere"
+            )
+
     def _extend(self, minimum: Float32Array, maximum: Float32Array) -> None:
         """Take the channels' ranges in."""
-        if not minimum.size:
-            return
         if not self.channel_minimum.size:
             self.channel_minimum, self.channel_maximum = minimum.copy(), maximum.copy()
-        if minimum.shape != self.channel_minimum.shape:
-            raise CalibrationError(
-                f"it has {minimum.size} channels here and {self.channel_minimum.size} elsewhere"
-            )
         self.channel_minimum = np.minimum(self.channel_minimum, minimum)
         self.channel_maximum = np.maximum(self.channel_maximum, maximum)
 

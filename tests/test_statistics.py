@@ -175,6 +175,11 @@ def test_update_of_a_value_that_is_not_finite(bad: float, place: str) -> None:
     assert_equal(statistics, before)
 
 
+def test_update_of_values_whose_sum_overflows_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="too large to be added up"):
+        collect(np.float32([3e38, 3e38]))
+
+
 def test_json_round_trip_is_exact(images: list[Samples]) -> None:
     for statistics in (
         collect(*images),
