@@ -28,6 +28,7 @@ from deploy.graph import Graph, read_graph
 from deploy.progress import ConsoleProgress
 from deploy.quantize.placement import place
 from deploy.runtime import OnnxRunner, default_threads
+from deploy.targets import DEFAULT_TARGET, PROFILES
 from deploy.validate import Protocol, evaluate
 
 FEW, MANY = 4, 32  # images of the two memory measurements
@@ -43,7 +44,7 @@ def workload(name: str, path: Path) -> Callable[[list[Sample]], float]:
     graph = Graph(model)
     size = graph.input_size
     runner = None if name == "calibrate" else OnnxRunner(path)
-    placement = place(graph) if name == "calibrate" else None
+    placement = place(graph, PROFILES[DEFAULT_TARGET]) if name == "calibrate" else None
 
     def work(samples: list[Sample]) -> float:
         inputs = (preprocess(read_image(s.image), Fit.CROP, size) for s in samples)

@@ -115,6 +115,15 @@ class Graph:
         return consumers
 
     @cached_property
+    def depths(self) -> dict[str, int]:
+        """Number of nodes on the longest path to each tensor that a node makes."""
+        depths: dict[str, int] = {}
+        for node in self.model.graph.node:  # in topological order, as ONNX has it
+            depth = 1 + max((depths.get(name, 0) for name in node.input), default=0)
+            depths |= dict.fromkeys(node.output, depth)
+        return depths
+
+    @cached_property
     def outputs(self) -> frozenset[str]:
         """Names of the graph's outputs."""
         return frozenset(value.name for value in self.model.graph.output)

@@ -43,6 +43,7 @@ from deploy.quantize.fp16 import convert_fp16
 from deploy.quantize.int8 import quantize_int8
 from deploy.quantize.placement import Placement, place
 from deploy.runtime import OnnxRunner, default_threads
+from deploy.targets import DEFAULT_TARGET, PROFILES
 
 EVALUATION_SPLIT = "val"
 
@@ -121,7 +122,7 @@ def prepare(
     """
     model = with_node_names(read_graph(target.fp32))
     graph = Graph(model)
-    placement = place(graph)
+    placement = place(graph, PROFILES[DEFAULT_TARGET])
     fit = fit or Fit(read_metadata(model).get("fit", Fit.CROP.value))
     size = graph.input_size
     key = CalibrationKey(
@@ -178,7 +179,7 @@ def write_int8(prepared: Prepared, config: RangeConfig, progress: Progress) -> Q
             name: choose_range(tensor, replace(config, method=methods[name]))
             for name, tensor in tensors.items()
         }
-        model = quantize_int8(prepared.graph, placement, ranges)
+        model = quantize_int8(prepared.graph, placement, ranges, PROFILES[DEFAULT_TARGET])
         metadata = {
             "calibration_method": config.method.value,
             "calibration_images": json.dumps([i.sha256 for i in prepared.calibration.key.images]),

@@ -1,8 +1,9 @@
 """Static 8-bit quantization: float graph and ranges in, QDQ graph out.
 
-Activations are unsigned 8-bit with one scale and zero point for a tensor, weights signed 8-bit,
-symmetric, with one scale for each output channel, biases 32-bit with the scale of the accumulator:
-the form that onnxruntime's CPU kernels compute in integers (onnxruntime, "Quantize ONNX models").
+The form is the target's profile. By default activations are unsigned 8-bit with one scale and zero
+point for a tensor, weights signed 8-bit, symmetric, with one scale for each output channel, biases
+32-bit with the scale of the accumulator: what onnxruntime's CPU kernels compute in integers
+(onnxruntime, "Quantize ONNX models").
 """
 
 from dataclasses import dataclass
@@ -15,51 +16,80 @@ from onnx import helper, numpy_helper
 
 from deploy.graph import Graph
 from deploy.quantize.placement import Placement, activations
+from deploy.targets import Bias, Profile
 
-WEIGHT_MAX = 127  # symmetric: -128 is not used
 BIAS_MAX = 2**30  # of an int32 bias, so that the accumulator keeps room for the products
+INT8_MAX = 127  # symmetric: -128 is not used
+
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationScale:
-    """x ≈ (q - zero_point) * scale, q in 0…255."""
+    """x ≈ (q - zero_point) * scale, q in the type of ``zero_point``."""
 
     scale: np.float32
-    zero_point: np.uint8
+    zero_point: np.uint8 | np.int8
 
 
-def activation_scale(low: float, high: float) -> ActivationScale:
-    """Return scale and zero point of unsigned 8 bits for a range that holds zero.
+def activation_scale(low: float, high: float, profile: Profile) -> ActivationScale:
+    """Return scale and zero point for a range that holds zero.
 
     Zero is represented exactly (Jacob et al. 2018, arXiv 1712.05877, section 2.1). A tensor that
     is zero everywhere gets scale 1.
     """
-    scale = np.float32((high - low) / 255)
-    if not scale >= np.finfo(np.float32).tiny:
-        return ActivationScale(scale=np.float32(1), zero_point=np.uint8(0))
-    return ActivationScale(scale=scale, zero_point=np.uint8(round(-low / float(scale))))
+    limits = np.iinfo(profile.activation)
+    lowest = int(limits.min)
+    if profile.symmetric:
+        scale = _scale(np.float32(max(-low, high) / limits.max), profile)
+        return ActivationScale(scale=scale, zero_point=profile.activation(0))
+    scale = _scale(np.float32((high - low) / (limits.max - lowest)), profile)
+    zero_point = lowest + round(-low / float(scale))
+    return ActivationScale(scale=scale, zero_point=profile.activation(zero_point))
 
 
 def quantize_weight(
-    weight: NDArray[np.float32], bias: NDArray[np.float32] | None, input_scale: np.float32
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return q, int8 (M, …), and scale, float32 (M,), with weight[m] ≈ q[m] * scale[m].
+    weight: Float32, profile: Profile, bias: Float32 | None, input_scale: np.float32
+) -> tuple[NDArray[np.int8], Float32]:
+    """Return q, int8 (M, …), and scale, float32 (M,) or (), with weight[m] ≈ q[m] * scale[m].
 
     A channel whose weights are so small that its bias would not fit 32 bits gets the scale at which
-    the bias does.
+    the bias does, where the bias has the accumulator's scale.
     """
-    magnitude = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1)
-    scale = (magnitude / WEIGHT_MAX).astype(np.float32)
-    if bias is not None:
-        scale = np.maximum(scale, np.abs(bias) / (input_scale * np.float32(BIAS_MAX)))
-    scale = np.where(scale >= np.finfo(np.float32).tiny, scale, np.float32(1)).astype(np.float32)
-    columns = (-1, *[1] * (weight.ndim - 1))
-    q = np.rint(weight / scale.reshape(columns)).clip(-WEIGHT_MAX, WEIGHT_MAX)
-    return q.astype(np.int8), scale
+    channels = weight.reshape(weight.shape[0] if profile.per_channel else 1, -1)
+    scale = (np.abs(channels).max(axis=1) / profile.weight_max).astype(np.float32)
+    if bias is not None and profile.bias is Bias.INT32:
+        fitting = np.abs(bias) / (input_scale * np.float32(BIAS_MAX))
+        scale = np.maximum(scale, fitting if profile.per_channel else fitting.max())
+    scale = _scale(scale, profile)
+    q = np.rint(channels / scale[:, None]).clip(-profile.weight_max, profile.weight_max)
+    return q.reshape(weight.shape).astype(np.int8), scale if profile.per_channel else scale[0]
+
+
+def quantize_bias(
+    bias: Float32, profile: Profile, accumulator_scale: Float32
+) -> tuple[NDArray[np.int32 | np.int8], Float32]:
+    """Return q and scale of a bias, float32 (M,): the accumulator's, or one of its own."""
+    if profile.bias is Bias.INT32:
+        q = np.rint(bias.astype(np.float64) / accumulator_scale)
+        return q.astype(np.int32), accumulator_scale
+    scale = _scale(np.float32(np.abs(bias).max() / INT8_MAX), profile)
+    return np.rint(bias / scale).clip(-INT8_MAX, INT8_MAX).astype(np.int8), scale
+
+
+def _scale(smallest: Any, profile: Profile) -> Any:
+    """Return the scale, float32, that the profile allows next; 1 for what is zero everywhere."""
+    scale = np.where(smallest >= np.finfo(np.float32).tiny, smallest, np.float32(1))
+    if profile.power_of_two:
+        scale = np.exp2(np.ceil(np.log2(scale)))
+    return scale.astype(np.float32)[()]
 
 
 def quantize_int8(
-    graph: Graph, placement: Placement, ranges: dict[str, tuple[float, float]]
+    graph: Graph,
+    placement: Placement,
+    ranges: dict[str, tuple[float, float]],
+    profile: Profile,
 ) -> onnx.ModelProto:
     """Return the QDQ graph.
 
@@ -67,18 +97,26 @@ def quantize_int8(
         graph: the float graph; not changed.
         placement: what to quantize.
         ranges: (low, high) of every tensor that ``placement`` observes, zero inside.
+        profile: the target's; ``placement`` is made for it.
     """
-    return _Writer(graph, placement, ranges).write()
+    return _Writer(graph, placement, ranges, profile).write()
 
 
 class _Writer:
     """Builds the nodes and initializers of one QDQ graph."""
 
     def __init__(
-        self, graph: Graph, placement: Placement, ranges: dict[str, tuple[float, float]]
+        self,
+        graph: Graph,
+        placement: Placement,
+        ranges: dict[str, tuple[float, float]],
+        profile: Profile,
     ) -> None:
         self.graph = graph
-        self.scales = {name: activation_scale(*ranges[name]) for name in placement.observed}
+        self.profile = profile
+        self.scales = {
+            name: activation_scale(*ranges[name], profile) for name in placement.observed
+        }
         self.placement = placement
         self.quantized_nodes = set(placement.nodes)
         self.nodes: list[onnx.NodeProto] = []
@@ -105,21 +143,26 @@ class _Writer:
         """Append a node, reading dequantized inputs and writing quantized outputs."""
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        quantized = node.name in self.quantized_nodes
+        dequantized = self.placement.reads.get(node.name, frozenset())
         for i, name in enumerate(node.input):
-            if name in self.placement.scale_of:
-                copy.input[i] = self.dequantized(name)
-        if quantized and node.op_type == "Conv":
+            copy.input[i] = self.dequantized(name) if name in dequantized else self.float_(name)
+        if node.name in self.quantized_nodes and node.op_type == "Conv":
             self.quantize_parameters(node, copy)
         self.nodes.append(copy)
         for i, name in enumerate(node.output):
+            copy.output[i] = self.float_(name)
             if name in self.placement.scale_of:
-                copy.output[i] = f"{name}_float"
                 self.quantize_activation(name, copy.output[i])
 
+    def float_(self, name: str) -> str:
+        """Return the name of a tensor before it is quantized; what is the graph's keeps its own."""
+        kept = name not in self.placement.scale_of or name not in self.graph.producers
+        own = kept or (name in self.graph.outputs and name not in self.placement.outputs)
+        return name if own else f"{name}_float"
+
     def dequantized(self, name: str) -> str:
-        """Return the name that consumers of a quantized tensor read; outputs keep their name."""
-        return name if name in self.graph.outputs else f"{name}_dequantized"
+        """Return the name of a tensor after it is dequantized."""
+        return name if name in self.placement.outputs else f"{name}_dequantized"
 
     def quantize_activation(self, name: str, source: str) -> None:
         """Append the QuantizeLinear and DequantizeLinear of a tensor that ``source`` holds."""
@@ -139,24 +182,25 @@ class _Writer:
         weight = self.graph.constants[node.input[1]].astype(np.float32)
         has_bias = len(node.input) > 2 and bool(node.input[2])
         bias = self.graph.constants[node.input[2]].astype(np.float32) if has_bias else None
-        q, scale = quantize_weight(weight, bias, input_scale)
+        q, scale = quantize_weight(weight, self.profile, bias, input_scale)
         # Parameters are named after the node: two convolutions may share a weight, not its scale.
         copy.input[1] = self.dequantized_constant(f"{node.name}.weight", q, scale)
-        if bias is not None:
-            bias_scale = (input_scale * scale).astype(np.float32)
-            bias_q = np.rint(bias.astype(np.float64) / bias_scale).astype(np.int32)
+        if bias is not None and self.profile.bias is not Bias.FLOAT:
+            accumulator_scale = (input_scale * scale).astype(np.float32)
+            bias_q, bias_scale = quantize_bias(bias, self.profile, accumulator_scale)
             copy.input[2] = self.dequantized_constant(f"{node.name}.bias", bias_q, bias_scale)
 
     def dequantized_constant(
         self, name: str, q: NDArray[np.integer], scale: NDArray[np.float32]
     ) -> str:
-        """Append integers with a scale for each output channel; return their float name."""
+        """Append integers, with a scale for each output channel or one; return their float name."""
         parameters = [
             self.constant(f"{name}_quantized", q),
             self.constant(f"{name}_scale", scale),
             self.constant(f"{name}_zero_point", np.zeros(scale.shape, q.dtype)),
         ]
-        self.append("DequantizeLinear", parameters, f"{name}_dequantized", axis=0)
+        axis = {"axis": 0} if scale.ndim else {}
+        self.append("DequantizeLinear", parameters, f"{name}_dequantized", **axis)
         return f"{name}_dequantized"
 
     def constant(self, name: str, value: NDArray[np.generic] | np.generic) -> str:

@@ -1,11 +1,13 @@
 """Which nodes compute in 8 bits, and which tensors therefore need a scale."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import onnx
 
 from deploy.errors import GraphError
 from deploy.graph import MINIMUM_OPSET, Graph, opset
+from deploy.targets import Profile
 
 ACTIVATIONS = ("Relu", "Clip")  # fused into the node before them: the quantizer's range does it
 SAME_SCALE = ("MaxPool", "Resize")  # their output takes values of their input
@@ -23,6 +25,8 @@ class Placement:
 
     nodes: list[str] = field(default_factory=list)
     scale_of: dict[str, str] = field(default_factory=dict)
+    reads: dict[str, frozenset[str]] = field(default_factory=dict)  # node -> dequantized inputs
+    outputs: frozenset[str] = frozenset()  # those of the graph that are dequantized
     non_negative: frozenset[str] = frozenset()
     kept_float: dict[str, str] = field(default_factory=dict)  # node -> reason
 
@@ -32,30 +36,44 @@ class Placement:
         return list(dict.fromkeys(self.scale_of.values()))
 
 
-def place(graph: Graph) -> Placement:
+def place(graph: Graph, profile: Profile, exclude: Collection[str] = frozenset()) -> Placement:
     """Return where to quantize: every Conv, Add, MaxPool and Resize that 8 bits can compute.
 
+    Whatever the profile and the nodes that are excluded, the tensors to observe are among those of
+    the default profile without exclusions: one calibration serves all.
+
+    Args:
+        graph: a float graph.
+        profile: the target's.
+        exclude: names of nodes that shall stay float.
+
     Raises:
-        GraphError: the opset is too old, or the graph is quantized already or has no convolution.
+        GraphError: the opset is too old, the graph is quantized already or has no convolution, or
+            a name in ``exclude`` is not that of a node that can be kept float by itself.
     """
     _check(graph)
-    nodes: list[str] = []
     kept: dict[str, str] = {}
-    scale_of: dict[str, str] = {}
+    quantized: list[onnx.NodeProto] = []
     for node in graph.model.graph.node:
         if _is_fused(graph, node, kept):
             continue
-        if reason := _obstacle(graph, node):
+        if reason := _reason_to_keep(graph, node, profile, exclude):
             kept[node.name] = reason
-            continue
-        nodes.append(node.name)
-        source, result = node.input[0], _result(graph, node)
-        for name in activations(graph, node):
-            scale_of.setdefault(name, name)
-        scale_of[result] = scale_of[source] if node.op_type in SAME_SCALE else result
+        else:
+            quantized.append(node)
+    _check_excluded(exclude, kept)
+    reads = {node.name: frozenset(_quantized_inputs(graph, node, profile)) for node in quantized}
+    scale_of: dict[str, str] = {}
+    for node in quantized:
+        names = [name for name in node.input if name in reads[node.name]]
+        names += [_result(graph, node)] if profile.quantize_results else []
+        scale_of |= {name: _scale_root(graph, name) for name in names if name not in scale_of}
+    reads |= _reads_of_float_nodes(graph, kept, scale_of, profile)
     return Placement(
-        nodes=nodes,
+        nodes=[node.name for node in quantized],
         scale_of=scale_of,
+        reads=reads,
+        outputs=graph.outputs & scale_of.keys() if profile.quantize_results else frozenset(),
         non_negative=frozenset(name for name in scale_of if _is_non_negative(graph, name)),
         kept_float=kept,
     )
@@ -88,6 +106,89 @@ def _is_fused(graph: Graph, node: onnx.NodeProto, kept: dict[str, str]) -> bool:
     if producer is None or producer.name in kept:
         return False
     return fused_activation(graph, producer) is node
+
+
+def _reason_to_keep(
+    graph: Graph, node: onnx.NodeProto, profile: Profile, exclude: Collection[str]
+) -> str | None:
+    """Return why the node stays float, or None if it computes in 8 bits."""
+    producer = graph.producers.get(node.input[0]) if node.input else None
+    if producer is not None and fused_activation(graph, producer) is node:
+        return f"the {producer.op_type} before it stays float"
+    if node.op_type in profile.float_operators:
+        return f"{node.op_type} computes in float on target {profile.name}"
+    return _obstacle(graph, node) or (
+        "the caller keeps it in float" if node.name in exclude else None
+    )
+
+
+def _check_excluded(exclude: Collection[str], kept: dict[str, str]) -> None:
+    if unknown := sorted(set(exclude) - kept.keys()):
+        raise GraphError(
+            f"{unknown[0]!r} cannot be kept in float: name a node of the graph, and of a Conv or "
+            "Add with its activation the Conv or Add"
+        )
+
+
+def _quantized_inputs(graph: Graph, node: onnx.NodeProto, profile: Profile) -> list[str]:
+    """Return the inputs that an 8-bit node takes dequantized."""
+    names = activations(graph, node)
+    fused = fused_branch(graph, node) if profile.fuse_add and node.op_type == "Add" else None
+    return [name for name in names if name != fused]
+
+
+def fused_branch(graph: Graph, node: onnx.NodeProto) -> str | None:
+    """Return the input of an Add that is the result of a convolution for it alone, or None.
+
+    The convolution can then add the other branch to its accumulator. Of two, it is the one at the
+    end of the longer path (NVIDIA Model Optimizer, build_non_residual_input_map).
+    """
+    candidates = [
+        name
+        for name in activations(graph, node)
+        if name in graph.producers
+        and graph.producers[name].op_type == "Conv"
+        and len(graph.consumers[name]) == 1
+        and name not in graph.outputs
+    ]
+    return max(reversed(candidates), key=graph.depths.__getitem__, default=None)
+
+
+def _reads_of_float_nodes(
+    graph: Graph, kept: dict[str, str], scale_of: dict[str, str], profile: Profile
+) -> dict[str, frozenset[str]]:
+    """Return what nodes that stay float take dequantized: what 8-bit nodes give in 8 bits only.
+
+    The result of another node that stays float they take as it is.
+    """
+    if not profile.quantize_results:
+        return {}
+    in_8_bits = {
+        name
+        for name in scale_of
+        if name in graph.producers and not _float_source(graph, name, kept)
+    }
+    return {
+        node.name: frozenset(in_8_bits.intersection(node.input))
+        for node in graph.model.graph.node
+        if node.name in kept
+    }
+
+
+def _float_source(graph: Graph, name: str, kept: dict[str, str]) -> bool:
+    """Say whether a node that stays float makes the tensor."""
+    return graph.producers[name].name in kept
+
+
+def _scale_root(graph: Graph, name: str) -> str:
+    """Return the tensor whose values this one takes, through any max-pooling and resizing."""
+    producer = graph.producers.get(name)
+    while (
+        producer is not None and producer.op_type in SAME_SCALE and not _obstacle(graph, producer)
+    ):
+        name = producer.input[0]
+        producer = graph.producers.get(name)
+    return name
 
 
 def _obstacle(graph: Graph, node: onnx.NodeProto) -> str | None:
