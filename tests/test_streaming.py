@@ -13,6 +13,7 @@ from onnx import helper
 from calibration import Method, RangeConfig, TensorStatistics, choose_range, observe
 from deploy.graph import Graph
 from deploy.quantize.placement import place
+from deploy.targets import DEFAULT_TARGET, PROFILES
 
 Float32Array = NDArray[np.float32]
 ORDERS = {"given": [0, 1, 2, 3, 4], "reversed": [4, 3, 2, 1, 0], "shuffled": [2, 4, 0, 3, 1]}
@@ -29,7 +30,7 @@ def draw_images() -> list[Float32Array]:
 def full_batch() -> dict[str, Float32Array]:
     """Return every observed activation of every image, (images, C, H, W), kept as they are."""
     model = refine_model()
-    names = place(Graph(model)).observed
+    names = place(Graph(model), PROFILES[DEFAULT_TARGET]).observed
     inner = [name for name in names if name != "image"]
     del model.graph.output[:]
     model.graph.output.extend(
@@ -40,7 +41,8 @@ def full_batch() -> dict[str, Float32Array]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     images = draw_images()
     runs = [session.run(inner, {"image": image}) for image in images]
-    activations = {name: np.concatenate(v) for name, v in zip(inner, zip(*runs), strict=True)}
+    by_tensor = zip(*runs, strict=True)
+    activations = {name: np.concatenate(v) for name, v in zip(inner, by_tensor, strict=True)}
     return {"image": np.concatenate(images), **activations}
 
 
@@ -48,7 +50,7 @@ def full_batch() -> dict[str, Float32Array]:
 def stream(order: str, threads: int) -> dict[str, TensorStatistics]:
     model = refine_model()
     graph = Graph(model)
-    placement = place(graph)
+    placement = place(graph, PROFILES[DEFAULT_TARGET])
     images = draw_images()
     return observe(
         model,
