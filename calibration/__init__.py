@@ -3,7 +3,7 @@
 from calibration.errors import CalibrationError, DataError
 from calibration.observe import observe
 from calibration.preprocess import Fit, logits_to_labels, preprocess
-from calibration.ranges import Method, RangeConfig, choose_range
+from calibration.ranges import Method, RangeConfig, choose_method, choose_range
 from calibration.record import Calibration, CalibrationImage, CalibrationKey, read_calibration
 from calibration.statistics import TensorStatistics
 from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, Sample, find_voc_root, read_split
@@ -22,6 +22,7 @@ __all__ = [
     "RangeConfig",
     "Sample",
     "TensorStatistics",
+    "choose_method",
     "choose_range",
     "find_voc_root",
     "logits_to_labels",

@@ -6,7 +6,9 @@ blocked layout that its convolutions already use, as it does the average that fi
 """
 
 import math
+import threading
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from calibration.preprocess import Float32Array
 from calibration.statistics import TensorStatistics
 
 SAMPLES = 16_384  # of a tensor and an image, at most, for the histogram
+STREAMS = 2  # images under way at a time, at most: each holds the activations of one inference
 
 
 def observe(
@@ -27,47 +30,122 @@ def observe(
     images: Iterable[Float32Array],
     *,
     non_negative: frozenset[str] = frozenset(),
-    threads: int = 0,
+    threads: int = 1,
 ) -> dict[str, TensorStatistics]:
     """Run ``model`` on every image and return the statistics of ``tensors``.
+
+    Two images are under way at a time if there are threads for both: reading one, its pass through
+    the network and its histograms overlap with another's. The result is the same for any number of
+    threads.
 
     Args:
         model: a graph with one input; it is not changed.
         tensors: the shape (N, C, H, W) of each tensor to observe, by name.
-        images: inputs float32 (1, 3, H, W), taken one at a time and then dropped.
+        images: inputs float32 (1, 3, H, W), taken one at a time and then dropped; they may be taken
+            in other threads than the caller's, never in two at once.
         non_negative: tensors known to have no value below zero: their minimum is taken as zero.
-        threads: of onnxruntime; 0 lets it choose.
+        threads: at least 1.
 
     Raises:
         CalibrationError: there are no images, or a tensor has a NaN or infinite value.
     """
-    session = _session(_tapped(model, tensors, non_negative), threads)
+    streams = min(threads, STREAMS)
+    session = _session(_tapped(model, tensors, non_negative), threads // streams)
+    source = _Source(images)
+    with ThreadPoolExecutor(streams) as pool:
+        try:
+            running = [
+                pool.submit(_observe_stream, session, list(tensors), non_negative, source)
+                for _ in range(streams)
+            ]
+            parts = [stream.result() for stream in running]
+        finally:
+            source.close()  # also on an interrupt: the pool waits for its streams
+    if source.error:
+        raise source.error
+    if not source.count:
+        raise CalibrationError("no images to calibrate with: give at least one")
+    statistics = parts[0]
+    for part in parts[1:]:
+        for name, statistic in statistics.items():
+            statistic.merge(part[name])
+    return statistics
+
+
+class _Source:
+    """Hands out the images, numbered from 1, to several streams, until one of them fails."""
+
+    def __init__(self, images: Iterable[Float32Array]) -> None:
+        self.images = iter(images)
+        self.lock = threading.Lock()
+        self.count = 0
+        self.error: BaseException | None = None
+        self.error_at = math.inf
+        self.closed = False
+
+    def take(self) -> tuple[int, Float32Array | None]:
+        """Return the next image and its number; None after the last one."""
+        with self.lock:
+            number = self.count + 1
+            try:
+                image = None if self.closed else next(self.images, None)
+            except BaseException as error:
+                self.fail(number, error)
+                return number, None
+            self.count += image is not None
+            return number, image
+
+    def fail(self, number: int, error: BaseException) -> None:
+        """Keep the error of the first image that has one: streams do not end in order."""
+        if number < self.error_at:
+            self.error, self.error_at = error, number
+        self.closed = True
+
+    def close(self) -> None:
+        """Hand out no more."""
+        self.closed = True
+
+
+def _observe_stream(
+    session: onnxruntime.InferenceSession,
+    tensors: list[str],
+    non_negative: frozenset[str],
+    source: _Source,
+) -> dict[str, TensorStatistics]:
+    """Run images of ``source`` until there are no more; return the statistics of these."""
     input_name = session.get_inputs()[0].name
     outputs = [output.name for output in session.get_outputs()]
     statistics = {name: TensorStatistics() for name in tensors}
-    count = 0
-    for image in images:
-        count += 1
+    while True:
+        number, image = source.take()
+        if image is None:
+            return statistics
         values = dict(zip(outputs, session.run(None, {input_name: image}), strict=True))
         for name, statistic in statistics.items():
-            high = values[_tap(name, "max")].ravel()
-            if name in non_negative:
-                # GlobalMaxPool of a channel that is NaN everywhere gives the lowest number
-                low, high = np.zeros_like(high), np.maximum(high, 0)
-            else:
-                low = values[_tap(name, "min")].ravel()
-                high = np.maximum(high, low)
-            if np.isnan(values.get(_tap(name, "mean"), 0.0)).any():
-                low = high = np.full_like(high, np.nan)
             try:
-                statistic.update(low, high, values[_tap(name, "samples")])
+                _update(statistic, name, values, name in non_negative)
             except CalibrationError as error:
-                raise CalibrationError(
-                    f"tensor {name} on image {count}: {error}: the graph cannot be calibrated"
-                ) from None
-    if not count:
-        raise CalibrationError("no images to calibrate with: give at least one")
-    return statistics
+                message = (
+                    f"tensor {name} on image {number}: {error}: the graph cannot be calibrated"
+                )
+                source.fail(number, CalibrationError(message))
+                return statistics
+
+
+def _update(
+    statistic: TensorStatistics,
+    name: str,
+    values: Mapping[str, Float32Array],
+    non_negative: bool,
+) -> None:
+    """Add the taps of one tensor on one image."""
+    high = values[_tap(name, "max")].ravel()
+    # GlobalMaxPool of a channel that is NaN everywhere gives the lowest number
+    low = np.zeros_like(high) if non_negative else values[_tap(name, "min")].ravel()
+    high = np.maximum(high, low)
+    if np.isnan(values.get(_tap(name, "mean"), 0.0)).any():
+        low = high = np.full_like(high, np.nan)
+    statistic.update(low, high, values[_tap(name, "samples")])
 
 
 def _tap(tensor: str, statistic: str) -> str:

@@ -1,6 +1,7 @@
 """Results on standard output: a table for a person, JSON for a program."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -81,6 +82,8 @@ def quantized(results: Sequence[QuantizedGraph], *, as_json: bool) -> None:
         print(f"{result.target} {result.precision}: {result.path}  ({megabytes:.1f} MB{reused})")
         kept = len(result.kept_float)
         print(f"  {result.quantized_nodes} nodes in {result.precision}, {kept} stay float")
+        if chosen := Counter(result.methods.values()).most_common():
+            print("  auto: " + ", ".join(f"{count} {method}" for method, count in chosen))
         for node, reason in result.kept_float.items():
             print(f"  {node} stays float: {reason}")
     return None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -13,8 +13,10 @@ from calibration import (
     CalibrationKey,
     DataError,
     Fit,
+    Method,
     RangeConfig,
     Sample,
+    choose_method,
     choose_range,
     find_voc_root,
     observe,
@@ -106,6 +108,7 @@ class QuantizedGraph:
     quantized_nodes: int
     kept_float: dict[str, str]  # node -> reason
     calibration_reused: bool
+    methods: dict[str, str] = field(default_factory=dict)  # tensor -> what `auto` chose for it
 
 
 def prepare(
@@ -170,16 +173,23 @@ def write_int8(prepared: Prepared, config: RangeConfig, progress: Progress) -> Q
     """Write ``int8.onnx`` with ranges chosen by ``config``."""
     with progress.step(f"int8 {prepared.target.name}"):
         placement = prepared.placement
+        tensors = {name: prepared.calibration.tensors[name] for name in placement.observed}
+        methods = {name: choose_method(tensor, config) for name, tensor in tensors.items()}
         ranges = {
-            name: choose_range(prepared.calibration.tensors[name], config)
-            for name in placement.observed
+            name: choose_range(tensor, replace(config, method=methods[name]))
+            for name, tensor in tensors.items()
         }
         model = quantize_int8(prepared.graph, placement, ranges, PROFILES[DEFAULT_TARGET])
         metadata = {
             "calibration_method": config.method.value,
             "calibration_images": json.dumps([i.sha256 for i in prepared.calibration.key.images]),
         }
-        return _write(prepared, "int8", model, len(placement.nodes), placement.kept_float, metadata)
+        chosen = {}
+        if config.method == Method.AUTO:
+            chosen = {name: method.value for name, method in methods.items()}
+            metadata["calibration_methods"] = json.dumps(chosen)
+        count, kept = len(placement.nodes), placement.kept_float
+        return replace(_write(prepared, "int8", model, count, kept, metadata), methods=chosen)
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,10 @@ def test_int8_alone_exports_the_default_variant_first(
     assert "128 nodes in int8, 0 stay float" in out
     assert "calibrate rf-lw-mbv2" in err
     assert "calibrate" not in out
+    arguments = ["quantize", "--int8", "--images", "1", "--method", "auto"]
+    code, out, err = run_main(arguments, monkeypatch, capsys)
+    assert code == 0
+    assert re.search(r"^  auto: \d+ \w+(, \d+ \w+)*$", out, re.MULTILINE)
 
 
 def test_export_prints_the_difference_and_the_operators(

@@ -106,6 +106,20 @@ def test_quantize_again_reuses_the_calibration_whatever_the_method(
     assert (folder / "calibration.json").stat().st_mtime_ns == before[1]
 
 
+def test_quantize_auto_says_what_it_chose_for_each_tensor(quantized: Path, voc_root: Path) -> None:
+    config = RangeConfig(method=Method.AUTO)
+    (result,) = deploy.quantize(
+        fp16=False, method=config, images=6, voc_root=voc_root, out=quantized
+    )
+    tensors = read_calibration(quantized / VARIANT / "calibration.json").tensors
+    assert result.calibration_reused
+    assert result.methods.keys() == tensors.keys()
+    assert set(result.methods.values()) <= {"minmax", "percentile", "entropy", "mse"}
+    metadata = read_metadata(onnx.load(result.path))
+    assert metadata["calibration_method"] == "auto"
+    assert json.loads(metadata["calibration_methods"]) == result.methods
+
+
 def test_quantize_other_images_calibrate_anew(quantized: Path, voc_root: Path) -> None:
     (result,) = deploy.quantize(fp16=False, images=3, voc_root=voc_root, out=quantized)
     assert not result.calibration_reused

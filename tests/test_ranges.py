@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration import CalibrationError, Method, RangeConfig, TensorStatistics, choose_range
+from calibration import (
+    CalibrationError,
+    Method,
+    RangeConfig,
+    TensorStatistics,
+    choose_method,
+    choose_range,
+)
+from calibration.ranges import quantization_error
+from calibration.statistics import BINS
 
 each_method = pytest.mark.parametrize("method", list(Method))
 
@@ -20,8 +29,9 @@ def gaussian(count: int = 200_000) -> NDArray[np.float64]:
     return np.random.default_rng(0).normal(size=count)
 
 
-def test_method_has_the_three_documented_names() -> None:
-    assert [method.value for method in Method] == ["minmax", "percentile", "entropy"]
+def test_method_has_the_documented_names() -> None:
+    names = [method.value for method in Method]
+    assert names == ["minmax", "percentile", "entropy", "mse", "auto"]
 
 
 def test_range_config_takes_minmax_by_default() -> None:
@@ -35,8 +45,8 @@ def test_range_config_refuses_a_percentile_outside_its_bounds(percentile: float)
 
 
 def test_range_config_refuses_an_unknown_method() -> None:
-    with pytest.raises(CalibrationError, match="no method 'mse': choose one of minmax, percentile"):
-        RangeConfig(method="mse")  # type: ignore[arg-type]
+    with pytest.raises(CalibrationError, match="no method 'median': choose one of minmax, percent"):
+        RangeConfig(method="median")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +142,105 @@ def test_entropy_with_fewer_bins_than_levels_keeps_all() -> None:
     statistics = TensorStatistics()
     statistics.update(-8.0, 8.0, np.float32([0.01, -0.02, 0.03]))  # samples in three bins
     assert choose_range(statistics, RangeConfig(method=Method.ENTROPY)) == (-8.0, 8.0)
+
+
+def fake_quantize(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    scale = (high - low) / 255
+    zero_point = round(-low / scale)
+    return (np.clip(np.rint(values / scale) + zero_point, 0, 255) - zero_point) * scale
+
+
+OUTLIER_POSITIVE = np.append(np.maximum(gaussian(), 0), [9.0, 11.0])
+LONG_TAILS = np.random.default_rng(3).standard_t(3, 200_000)
+SKEWED = np.random.default_rng(4).gumbel(size=200_000) - 1
+
+
+@pytest.mark.parametrize("values", [gaussian(), OUTLIER_POSITIVE, LONG_TAILS, SKEWED])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.2])
+def test_quantization_error_is_that_of_the_values(
+    values: NDArray[np.float64], share: float
+) -> None:
+    statistics = collect(values)
+    low, high = (share * v for v in choose_range(statistics, RangeConfig()))
+    expected = np.mean((fake_quantize(values, low, high) - values) ** 2)
+    assert quantization_error(statistics, low, high) == pytest.approx(expected, rel=0.02)
+
+
+def test_quantization_error_of_zeros_and_of_an_empty_range_is_zero() -> None:
+    assert quantization_error(collect(np.zeros(9)), 0.0, 6.0) == 0
+    assert quantization_error(collect(np.zeros(9)), 0.0, 0.0) == 0
+
+
+@pytest.mark.parametrize("values", [gaussian(), OUTLIER_POSITIVE, LONG_TAILS, SKEWED])
+def test_mse_finds_the_least_error_of_all_pairs_of_bounds(values: NDArray[np.float64]) -> None:
+    statistics = collect(values)
+    found = choose_range(statistics, RangeConfig(method=Method.MSE))
+    whole = choose_range(statistics, RangeConfig())
+    shares = np.linspace(0.02, 1, 50)
+    errors = [
+        quantization_error(statistics, a * whole[0], b * whole[1]) for a in shares for b in shares
+    ]
+    assert quantization_error(statistics, *found) <= 1.01 * min(errors)
+    assert quantization_error(statistics, *found) < quantization_error(statistics, *whole)
+
+
+def test_mse_of_an_asymmetric_tensor_clips_each_bound_by_itself() -> None:
+    statistics = collect(np.random.default_rng(5).laplace(size=200_000).clip(-1, None))
+    low, high = choose_range(statistics, RangeConfig(method=Method.MSE))
+    assert low == pytest.approx(-1, abs=0.05)
+    # for both sides of a Laplace distribution it is 9.9: Banner et al. 2019, arXiv 1810.05723
+    assert 7 < high < 0.95 * statistics.maximum
+
+
+def test_mse_keeps_a_saturated_bound() -> None:
+    statistics = collect(np.clip(3 * gaussian(), 0, 6))
+    assert choose_range(statistics, RangeConfig(method=Method.MSE)) == (0, 6)
+
+
+@pytest.mark.parametrize("values", [gaussian(), OUTLIER_POSITIVE, LONG_TAILS, SKEWED])
+def test_auto_takes_the_method_with_the_least_error(values: NDArray[np.float64]) -> None:
+    statistics = collect(values)
+    ranges = {m: choose_range(statistics, RangeConfig(method=m)) for m in Method}
+    errors = {m: quantization_error(statistics, *bounds) for m, bounds in ranges.items()}
+    chosen = choose_method(statistics, RangeConfig(method=Method.AUTO))
+    assert chosen != Method.AUTO
+    assert errors[chosen] == min(errors.values()) == errors[Method.AUTO]
+    assert ranges[Method.AUTO] == ranges[chosen]
+
+
+def test_auto_of_equal_errors_is_minmax() -> None:
+    statistics = collect(np.clip(3 * gaussian(), 0, 6))
+    assert choose_method(statistics, RangeConfig(method=Method.AUTO)) == Method.MINMAX
+
+
+@each_method
+def test_choose_method_returns_what_is_asked_for(method: Method) -> None:
+    chosen = choose_method(collect(gaussian(1000)), RangeConfig(method=method))
+    assert chosen == method or method == Method.AUTO
+
+
+def test_entropy_equals_its_definition_bin_by_bin() -> None:
+    statistics = collect(np.append(gaussian(3000), 9.0))
+    _, high = choose_range(statistics, RangeConfig(method=Method.ENTROPY))
+    histogram = (statistics.counts[:BINS][::-1] + statistics.counts[BINS:]).astype(float)
+    histogram[0] = 0
+    last = int(np.flatnonzero(histogram)[-1]) + 1
+    candidates = [*range(128, last, (last - 128) // 128), last]
+    best = candidates[int(np.argmin([divergence(histogram, bins) for bins in candidates]))]
+    assert high == best * statistics.bin_width
+
+
+def divergence(histogram: NDArray[np.float64], bins: int) -> float:
+    """Return the KL divergence as Migacz describes it, level by level."""
+    reference = histogram[:bins].copy()
+    reference[-1] += histogram[bins:].sum()
+    q = np.zeros(bins)
+    for level in range(128):
+        part = slice(level * bins // 128, (level + 1) * bins // 128)
+        occupied = histogram[part] > 0
+        q[part] = occupied * histogram[part].sum() / max(occupied.sum(), 1)
+    p, q = reference / reference.sum(), np.maximum(q / q.sum(), 1e-9)
+    return float(sum(p[i] * np.log(p[i] / q[i]) for i in np.flatnonzero(p)))
 
 
 @each_method
