@@ -18,6 +18,7 @@ from deploy import cli_making, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.errors import USER_ERRORS
 from deploy.progress import ConsoleProgress
+from deploy.targets import DEFAULT_TARGET, PROFILES
 from deploy.validate import Protocol
 
 app = typer.Typer(
@@ -57,6 +58,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 RangeMethod = Annotated[Method, typer.Option("--method", help="How activation ranges are chosen.")]
 Percentile = Annotated[
     float, typer.Option("--percentile", help="Share of values in range, %, for that method.")
+]
+
+QuantizeTarget = Annotated[
+    str,
+    typer.Option(
+        "--target", metavar="NAME", help=f"Toolchain of the INT8 graph: {', '.join(PROFILES)}."
+    ),
+]
+LintTarget = Annotated[
+    str | None,
+    typer.Option("--target", metavar="NAME", help="By default the one in the graph's metadata."),
 ]
 
 
@@ -109,6 +121,7 @@ def quantize(
     int8: Annotated[bool, typer.Option("--int8", help="Write the 8-bit graph.")] = False,
     method: RangeMethod = Method.MINMAX,
     percentile: Percentile = 99.99,
+    target: QuantizeTarget = DEFAULT_TARGET,
     images: Images = 50,
     split: Annotated[str, typer.Option("--split", help="List of calibration images.")] = "train",
     fit: Annotated[
@@ -125,6 +138,7 @@ def quantize(
         fp16=fp16 or not int8,
         int8=int8 or not fp16,
         method=RangeConfig(method=method, percentile=percentile),
+        target=target,
         images=images,
         split=split,
         fit=fit,
@@ -134,6 +148,19 @@ def quantize(
         progress=ConsoleProgress(),
     )
     display.quantized(written, as_json=as_json)
+
+
+@app.command(epilog="Example: deploy lint other-tools.onnx --target tensorrt")
+def lint(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    target: LintTarget = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check an INT8 graph against the rules of a target; exit code 1 if it breaks any."""
+    result = deploy.lint(model, target)
+    display.linted(result, as_json=as_json)
+    if result.findings:
+        raise typer.Exit(1)
 
 
 @app.command(

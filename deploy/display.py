@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deploy.pipeline import ExportedGraph
+from deploy.pipeline import ExportedGraph, LintedGraph
 from deploy.quantization import QuantizedGraph
 from deploy.report import Report, int8_cost
 from deploy.simplify import SimplifiedGraph
@@ -78,12 +78,29 @@ def quantized(results: Sequence[QuantizedGraph], *, as_json: bool) -> None:
     for result in results:
         reused = ", calibration reused" if result.calibration_reused else ""
         megabytes = result.size_bytes / 1e6
-        print(f"{result.target} {result.precision}: {result.path}  ({megabytes:.1f} MB{reused})")
+        print(f"{result.target} {result.path.stem}: {result.path}  ({megabytes:.1f} MB{reused})")
         kept = len(result.kept_float)
         print(f"  {result.quantized_nodes} nodes in {result.precision}, {kept} stay float")
         for node, reason in result.kept_float.items():
             print(f"  {node} stays float: {reason}")
     return None
+
+
+def linted(result: LintedGraph, *, as_json: bool) -> None:
+    """Print the rules that a graph breaks, rule by rule: what to do, then node by node."""
+    if as_json:
+        return _json(asdict(result))
+    if not result.findings:
+        return print("clean")
+    by_rule: dict[tuple[str, str], list[str]] = {}
+    for finding in result.findings:
+        lines = by_rule.setdefault((finding.rule, finding.remedy), [])
+        lines.append(f"  {finding.node} {finding.problem}")
+    for (rule, remedy), lines in by_rule.items():
+        print(f"{rule} ({len(lines)}): {remedy}")
+        print("\n".join(lines))
+    count = len(result.findings)
+    return print(f"{count} finding{'s'[: count > 1]} for target {result.target} in {result.path}")
 
 
 def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import models
 from calibration import CLASSES, DataError, Fit, Sample, find_voc_root, read_split
 from calibration.record import CalibrationImage, file_sha256, identify
 from calibration.voc import name_data_set, pick
-from deploy.artifacts import PRECISIONS, Target
+from deploy.artifacts import GRAPHS, Target
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, read_graph, read_metadata
@@ -142,7 +142,7 @@ def _graph_paths(target: Target) -> dict[str, Path]:
     """Return the graphs to measure by the name that their results get."""
     if target.given is not None:
         return {target.name: target.given}
-    paths = {p: target.graph(p) for p in PRECISIONS if target.graph(p).is_file()}
+    paths = {p: target.graph(p) for p in GRAPHS if target.graph(p).is_file()}
     if not paths:
         raise DeployError(
             f"{target.name} has no graph in {target.folder}: run 'deploy export {target.name}' and "

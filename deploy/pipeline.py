@@ -19,11 +19,14 @@ from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target
 from deploy.errors import DeployError
 from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
-from deploy.graph import read_graph, set_metadata
+from deploy.graph import read_graph, read_metadata, set_metadata
+from deploy.lint import Finding
+from deploy.lint import lint as lint_graph
 from deploy.progress import Progress, SilentProgress
 from deploy.quantization import QuantizedGraph
 from deploy.report import Report, build_report, write_report
 from deploy.simplify import SimplifiedGraph, simplify_onnx
+from deploy.targets import DEFAULT_TARGET, find_profile
 from deploy.validate import Protocol
 
 Size = tuple[int, int]
@@ -42,6 +45,15 @@ class ExportedGraph:
     weights: str  # "random", or where the parameters come from
     difference: Difference  # to torch
     simplified: SimplifiedGraph
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintedGraph:
+    """A graph and the rules of a target that it breaks."""
+
+    path: Path
+    target: str
+    findings: list[Finding]
 
 
 def export(
@@ -116,6 +128,7 @@ def quantize(
     fp16: bool = True,
     int8: bool = True,
     method: RangeConfig | None = None,
+    target: str = DEFAULT_TARGET,
     images: int = 50,
     split: str = "train",
     fit: Fit | None = None,
@@ -126,12 +139,15 @@ def quantize(
 ) -> list[QuantizedGraph]:
     """Calibrate and quantize variants or ONNX files into ``<out>/<name>/{fp16,int8}.onnx``.
 
+    The INT8 graph for another target than the default one is ``int8-<target>.onnx``.
+
     Args:
         targets: variant ids or paths; by default every variant exported so far, or else the default
             one. A variant that has no graph yet is exported first.
         fp16: write the half-precision graph.
         int8: write the 8-bit graph.
         method: how ranges are chosen; by default the full range seen.
+        target: the toolchain that the INT8 graph is for (docs/targets.md).
         images: how many images of ``split`` calibrate, evenly spaced over its list.
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
@@ -144,18 +160,32 @@ def quantize(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
+    profile = find_profile(target)
     source = quantization.CalibrationSource.find(voc_root, split, images)
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
     written = []
-    for target in (resolve_target(name, out) for name in names):
-        if target.is_variant and not target.fp32.is_file():
-            export(target.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
-        prepared = quantization.prepare(target, source, fit, progress)
+    for model in (resolve_target(name, out) for name in names):
+        if model.is_variant and not model.fp32.is_file():
+            export(model.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+        prepared = quantization.prepare(model, source, fit, progress)
         if fp16:
             written.append(quantization.write_fp16(prepared, progress))
         if int8:
-            written.append(quantization.write_int8(prepared, method or RangeConfig(), progress))
+            config = method or RangeConfig()
+            written.append(quantization.write_int8(prepared, config, progress, profile))
     return written
+
+
+def lint(path: Path, target: str | None = None) -> LintedGraph:
+    """Check a QDQ graph against the rules of a target, by default the one its metadata name.
+
+    Raises:
+        DeployError: there is no such target.
+        GraphError: the file is no valid graph, or no QDQ graph that can be checked.
+    """
+    model = read_graph(path)
+    target = target or read_metadata(model).get("target", DEFAULT_TARGET)
+    return LintedGraph(path=path, target=target, findings=lint_graph(model, target))
 
 
 def validate(

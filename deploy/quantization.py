@@ -1,7 +1,7 @@
 """Calibrate a target, or reuse its calibration, and write its FP16 and INT8 graphs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from calibration.observe import SAMPLES
 from calibration.preprocess import Float32Array
 from calibration.record import CalibrationImage, identify
 from calibration.voc import pick, read_image
-from deploy.artifacts import Target
+from deploy.artifacts import Target, int8_name
 from deploy.files import write_whole
 from deploy.graph import (
     Graph,
@@ -41,7 +41,7 @@ from deploy.quantize.fp16 import convert_fp16
 from deploy.quantize.int8 import quantize_int8
 from deploy.quantize.placement import Placement, place
 from deploy.runtime import OnnxRunner, default_threads
-from deploy.targets import DEFAULT_TARGET, PROFILES
+from deploy.targets import DEFAULT_TARGET, PROFILES, Profile
 
 EVALUATION_SPLIT = "val"
 
@@ -90,7 +90,7 @@ class Prepared:
 
     target: Target
     graph: Graph
-    placement: Placement
+    placement: Placement  # of the default profile: it observes what any needs
     calibration: Calibration
     reused: bool  # the calibration was on disk already
 
@@ -163,28 +163,43 @@ def write_fp16(prepared: Prepared, progress: Progress) -> QuantizedGraph:
         }
         half = convert_fp16(prepared.graph, magnitudes)
         count = len(prepared.graph.model.graph.node) - len(half.kept_float)
-        return _write(prepared, "fp16", half.model, count, half.kept_float, {})
+        return _write(prepared, "fp16", half.model, count, half.kept_float, {"precision": "fp16"})
 
 
-def write_int8(prepared: Prepared, config: RangeConfig, progress: Progress) -> QuantizedGraph:
-    """Write ``int8.onnx`` with ranges chosen by ``config``."""
-    with progress.step(f"int8 {prepared.target.name}"):
-        placement = prepared.placement
+def write_int8(
+    prepared: Prepared,
+    config: RangeConfig,
+    progress: Progress,
+    profile: Profile = PROFILES[DEFAULT_TARGET],
+    exclude: Collection[str] = frozenset(),
+) -> QuantizedGraph:
+    """Write the INT8 graph for a profile, with ranges chosen by ``config``.
+
+    Raises:
+        GraphError: a node in ``exclude``, which shall stay float, cannot.
+    """
+    name = int8_name(profile.name)
+    with progress.step(f"{name} {prepared.target.name}"):
+        placement = place(prepared.graph, profile, exclude)
         ranges = {
-            name: choose_range(prepared.calibration.tensors[name], config)
-            for name in placement.observed
+            tensor: choose_range(prepared.calibration.tensors[tensor], config)
+            for tensor in placement.observed
         }
-        model = quantize_int8(prepared.graph, placement, ranges, PROFILES[DEFAULT_TARGET])
+        model = quantize_int8(prepared.graph, placement, ranges, profile)
         metadata = {
+            "precision": "int8",
+            "target": profile.name,
             "calibration_method": config.method.value,
             "calibration_images": json.dumps([i.sha256 for i in prepared.calibration.key.images]),
         }
-        return _write(prepared, "int8", model, len(placement.nodes), placement.kept_float, metadata)
+        if exclude:
+            metadata["kept_float"] = json.dumps(sorted(exclude))
+        return _write(prepared, name, model, len(placement.nodes), placement.kept_float, metadata)
 
 
 def _write(
     prepared: Prepared,
-    precision: str,
+    name: str,
     model: onnx.ModelProto,
     quantized_nodes: int,
     kept_float: dict[str, str],
@@ -197,7 +212,6 @@ def _write(
         {
             **read_metadata(source),
             "fit": prepared.calibration.key.fit.value,
-            "precision": precision,
             "source_sha256": prepared.calibration.key.graph_sha256,
             **metadata,
         },
@@ -205,11 +219,11 @@ def _write(
     onnx.checker.check_model(model, full_check=True)
     OnnxRunner(model)
     content = model.SerializeToString(deterministic=True)
-    path = prepared.target.graph(precision)
+    path = prepared.target.graph(name)
     write_whole(path, content)
     return QuantizedGraph(
         target=prepared.target.name,
-        precision=precision,
+        precision=metadata["precision"],
         path=path,
         size_bytes=len(content),
         quantized_nodes=quantized_nodes,

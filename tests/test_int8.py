@@ -2,33 +2,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import refine_model, run
+from graphs import quantized, refine_model, run
 from onnx import numpy_helper
 
-from calibration import observe
-from calibration.ranges import RangeConfig, choose_range
 from deploy.graph import Graph, count_ops
 from deploy.metrics import Fidelity
 from deploy.quantize.int8 import BIAS_MAX, activation_scale, quantize_int8, quantize_weight
 from deploy.quantize.placement import place
-from deploy.targets import PROFILES, Profile
+from deploy.targets import PROFILES
 
 ORT = PROFILES["ort"]
-
-
-def quantized(
-    model: onnx.ModelProto, images: list[np.ndarray], profile: Profile = ORT
-) -> onnx.ModelProto:
-    graph = Graph(model)
-    placement = place(graph, profile)
-    statistics = observe(
-        model,
-        {name: graph.shapes[name] for name in placement.observed},
-        images,
-        non_negative=placement.non_negative,
-    )
-    ranges = {name: choose_range(s, RangeConfig()) for name, s in statistics.items()}
-    return quantize_int8(graph, placement, ranges, profile)
 
 
 @pytest.fixture
@@ -143,7 +126,7 @@ def test_quantize_int8_of_every_profile_follows_the_float_graph(
     images: list[np.ndarray], name: str
 ) -> None:
     model = refine_model()
-    result = quantized(model, images, PROFILES[name])
+    result = quantized(model, images, name)
     onnx.checker.check_model(result, full_check=True)
     expected = np.stack([run(model, image)[0] for image in images])
     error = np.stack([run(result, image)[0] for image in images]) - expected
@@ -154,7 +137,7 @@ def test_quantize_int8_of_every_profile_follows_the_float_graph(
 def test_quantize_int8_tensorrt_has_float_biases_and_a_float_output(
     images: list[np.ndarray],
 ) -> None:
-    result = quantized(refine_model(), images, PROFILES["tensorrt"])
+    result = quantized(refine_model(), images, "tensorrt")
     (classifier,) = (n for n in result.graph.node if n.name == "classifier")
     assert classifier.output[0] == "logits"
     assert classifier.input[2] == "b4"
@@ -172,7 +155,7 @@ def test_quantize_int8_tensorrt_has_float_biases_and_a_float_output(
 def test_quantize_int8_pow2_has_scales_that_are_powers_of_two_and_8_bit_biases(
     images: list[np.ndarray],
 ) -> None:
-    result = quantized(refine_model(), images, PROFILES["pow2"])
+    result = quantized(refine_model(), images, "pow2")
     constants = Graph(result).constants
     scales = [value for name, value in constants.items() if name.endswith("_scale")]
     assert all(value.shape == () and np.frexp(value)[0] == 0.5 for value in scales)

@@ -15,6 +15,7 @@ from deploy import pipeline
 from deploy.errors import DeployError, ReportError
 from deploy.graph import count_ops, read_metadata
 from deploy.progress import SilentProgress
+from deploy.targets import PROFILES
 from deploy.validate import Protocol
 
 VARIANT = models.DEFAULT_VARIANT
@@ -121,6 +122,22 @@ def test_quantize_from_an_onnx_file_writes_beside_its_name(
         "out/mine/fp16.onnx",
         "out/mine/int8.onnx",
     ]
+
+
+@pytest.mark.slow
+def test_quantize_every_target_stands_beside_and_lints_clean(out: Path, voc_root: Path) -> None:
+    before = None
+    for name in PROFILES:
+        (written,) = deploy.quantize(
+            [VARIANT], fp16=False, target=name, images=3, voc_root=voc_root, out=out
+        )
+        assert written.path.name == ("int8.onnx" if name == "ort" else f"int8-{name}.onnx")
+        assert written.precision == "int8"
+        assert written.calibration_reused is (before is not None)
+        before = written
+        assert read_metadata(onnx.load(written.path))["target"] == name
+        linted = deploy.lint(written.path)
+        assert (linted.target, linted.findings) == (name, [])
 
 
 def test_quantize_images_that_are_evaluated_are_refused(out: Path, voc_root: Path) -> None:
