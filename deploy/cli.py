@@ -18,6 +18,7 @@ from deploy import cli_making, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.errors import USER_ERRORS
 from deploy.progress import ConsoleProgress
+from deploy.runtime import Runtime
 from deploy.targets import DEFAULT_TARGET, PROFILES
 from deploy.validate import Protocol
 
@@ -180,6 +181,9 @@ def validate(
         str | None,
         typer.Option(metavar="VARIANT", help="Torch network that ONNX files are compared with."),
     ] = None,
+    runtime: Annotated[
+        Runtime, typer.Option("--runtime", help="What runs the graphs.")
+    ] = Runtime.ONNXRUNTIME,
     voc_root: VocRoot = None,
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
@@ -192,6 +196,7 @@ def validate(
         limit=limit,
         protocol=protocol,
         baseline=baseline,
+        runtime=runtime,
         voc_root=voc_root,
         weights=weights,
         out=out,

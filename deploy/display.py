@@ -122,13 +122,22 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
                     _share(scores["agreement"]),
                     "–" if sqnr is None else f"{sqnr:.1f}",
                     f"{scores['latency_ms']:.1f}",
+                    _convolutions(scores["int8_convolutions"]),
                     f"{scores['size_bytes'] / 1e6:.1f}",
                 ]
             )
     data = results[0]["dataset"]
-    print(f"{data['images']} images of {data['name']} {data['split']}, protocol {data['protocol']}")
-    columns = ["graph", "weights", "mIoU %", "pixel acc. %", "agreement %", "SQNR dB", "ms", "MB"]
-    return _table(columns, rows, left=2)
+    print(
+        f"{data['images']} images of {data['name']} {data['split']}, protocol {data['protocol']}, "
+        f"graphs in {results[0]['runtime']}"
+    )
+    columns = ["graph", "weights", "mIoU %", "pixel acc. %", "agreement %", "SQNR dB", "ms"]
+    return _table([*columns, "8-bit convs", "MB"], rows, left=2)
+
+
+def _convolutions(counts: Sequence[int] | None) -> str:
+    """Format how many convolutions of all compute in 8 bits."""
+    return "–" if counts is None else f"{counts[0]} of {counts[1]}"
 
 
 def reported(

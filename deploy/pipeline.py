@@ -25,6 +25,7 @@ from deploy.lint import lint as lint_graph
 from deploy.progress import Progress, SilentProgress
 from deploy.quantization import QuantizedGraph
 from deploy.report import Report, build_report, write_report
+from deploy.runtime import Runtime, load_openvino
 from deploy.simplify import SimplifiedGraph, simplify_onnx
 from deploy.targets import DEFAULT_TARGET, find_profile
 from deploy.validate import Protocol
@@ -195,6 +196,7 @@ def validate(
     limit: int | None = None,
     protocol: Protocol | None = None,
     baseline: str | None = None,
+    runtime: Runtime = Runtime.ONNXRUNTIME,
     voc_root: Path | None = None,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
@@ -211,6 +213,7 @@ def validate(
         protocol: by default the graph's own fit, else crop.
         baseline: variant whose torch network ONNX files are compared with; by default the one that
             their metadata name.
+        runtime: what runs the graphs; OpenVINO is installed apart.
         voc_root: see :func:`calibration.find_voc_root`.
         weights: the checkpoint of the torch baseline, if it was exported from one given by path.
         out: the folder of the artifacts.
@@ -223,13 +226,15 @@ def validate(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
+    if runtime is Runtime.OPENVINO:
+        load_openvino()
     data = evaluation.EvaluationSet.find(voc_root, split, limit)
     names = list(targets) or exported_variants(out)
     if not names:
         raise DeployError(f"nothing is exported to {out} yet: run 'deploy export' or name a target")
     results = []
     for target in (resolve_target(name, out) for name in names):
-        result = evaluation.measure(target, data, protocol, baseline, weights, progress)
+        result = evaluation.measure(target, data, protocol, baseline, weights, runtime, progress)
         if target.is_variant:
             write_whole(target.validation, json.dumps(result, indent=1) + "\n")
         results.append(result)
