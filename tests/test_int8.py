@@ -80,6 +80,14 @@ def test_quantize_weight_power_of_two_has_one_scale_for_all_channels() -> None:
     np.testing.assert_array_equal(q.ravel(), [64, 16])
 
 
+def test_quantize_weight_power_of_two_clips_an_outlier_that_costs_less_than_it_saves() -> None:
+    weight = np.random.default_rng(0).uniform(-1, 1, (1, 999, 1, 1)).astype(np.float32)
+    weight = np.append(weight, np.float32(1.02)).reshape(1, 1000, 1, 1)
+    q, scale = quantize_weight(weight, PROFILES["pow2"], None, np.float32(1))
+    assert scale == np.exp2(-7)  # the next that covers 1.02 is 2^-6
+    assert np.square(q * scale - weight).mean() < np.square(2.0**-6) / 12
+
+
 def test_quantize_weight_ramp_is_exact_and_channels_do_not_share_a_scale() -> None:
     ramp = np.arange(-127, 128, dtype=np.float32)
     weight = np.stack([ramp, ramp * 1000]).reshape(2, 255, 1, 1)  # the second is an outlier
