@@ -19,7 +19,7 @@ from deploy.artifacts import DEFAULT_OUT
 from deploy.errors import USER_ERRORS
 from deploy.progress import ConsoleProgress
 from deploy.runtime import Runtime
-from deploy.targets import DEFAULT_TARGET, PROFILES
+from deploy.targets import DEFAULT_TARGET, TARGETS
 from deploy.validate import Protocol
 
 app = typer.Typer(
@@ -64,7 +64,7 @@ Percentile = Annotated[
 QuantizeTarget = Annotated[
     str,
     typer.Option(
-        "--target", metavar="NAME", help=f"Toolchain of the INT8 graph: {', '.join(PROFILES)}."
+        "--target", metavar="NAME", help=f"Toolchain of the INT8 graph: {', '.join(TARGETS)}."
     ),
 ]
 LintTarget = Annotated[
@@ -120,7 +120,10 @@ def quantize(
     targets: Targets = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Write the half-precision graph.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Write the 8-bit graph.")] = False,
-    method: RangeMethod = Method.MINMAX,
+    method: Annotated[
+        Method | None,
+        typer.Option("--method", help="How ranges are chosen. By default minmax; vacc: entropy."),
+    ] = None,
     percentile: Percentile = 99.99,
     target: QuantizeTarget = DEFAULT_TARGET,
     images: Images = 50,
@@ -134,11 +137,12 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Calibrate on VOC images and write FP16 and INT8 graphs (both, if neither is asked for)."""
+    config = RangeConfig(method=method or Method.MINMAX, percentile=percentile)
     written = deploy.quantize(
         targets or (),
         fp16=fp16 or not int8,
         int8=int8 or not fp16,
-        method=RangeConfig(method=method, percentile=percentile),
+        method=config if method else None,
         target=target,
         images=images,
         split=split,

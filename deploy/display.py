@@ -14,6 +14,7 @@ from deploy.pipeline import ExportedGraph, LintedGraph
 from deploy.quantization import QuantizedGraph
 from deploy.report import Report, int8_cost
 from deploy.simplify import SimplifiedGraph
+from deploy.vacc import VaccRecipe
 
 
 def line(text: str) -> None:
@@ -71,11 +72,17 @@ def _without_model(result: SimplifiedGraph) -> dict[str, Any]:
     }
 
 
-def quantized(results: Sequence[QuantizedGraph], *, as_json: bool) -> None:
+def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) -> None:
     """Print the graphs that a quantization wrote, and what stays float."""
     if as_json:
         return _json([asdict(result) for result in results])
     for result in results:
+        if isinstance(result, VaccRecipe):
+            print(
+                f"{result.target} vacc: {result.path}  ({result.size_bytes / 1e6:.1f} MB: graph, "
+                f"{result.images} images, calibrate_mode {result.calibrate_mode})"
+            )
+            continue
         reused = ", calibration reused" if result.calibration_reused else ""
         megabytes = result.size_bytes / 1e6
         print(f"{result.target} {result.path.stem}: {result.path}  ({megabytes:.1f} MB{reused})")

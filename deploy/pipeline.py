@@ -27,7 +27,8 @@ from deploy.quantization import QuantizedGraph
 from deploy.report import Report, build_report, write_report
 from deploy.runtime import Runtime, load_openvino
 from deploy.simplify import SimplifiedGraph, simplify_onnx
-from deploy.targets import DEFAULT_TARGET, find_profile
+from deploy.targets import DEFAULT_TARGET, VACC, find_profile
+from deploy.vacc import VaccRecipe, write_vacc
 from deploy.validate import Protocol
 
 Size = tuple[int, int]
@@ -137,17 +138,18 @@ def quantize(
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
     progress: Progress | None = None,
-) -> list[QuantizedGraph]:
+) -> list[QuantizedGraph | VaccRecipe]:
     """Calibrate and quantize variants or ONNX files into ``<out>/<name>/{fp16,int8}.onnx``.
 
-    The INT8 graph for another target than the default one is ``int8-<target>.onnx``.
+    The INT8 graph for another target than the default one is ``int8-<target>.onnx``; vacc gets a
+    folder ``vacc`` in its place.
 
     Args:
         targets: variant ids or paths; by default every variant exported so far, or else the default
             one. A variant that has no graph yet is exported first.
         fp16: write the half-precision graph.
         int8: write the 8-bit graph.
-        method: how ranges are chosen; by default the full range seen.
+        method: how ranges are chosen; by default the full range seen (vacc: KL divergence).
         target: the toolchain that the INT8 graph is for (docs/targets.md).
         images: how many images of ``split`` calibrate, evenly spaced over its list.
         split: the list they come from.
@@ -161,17 +163,22 @@ def quantize(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
-    profile = find_profile(target)
+    profile = None if target == VACC else find_profile(target)
     source = quantization.CalibrationSource.find(voc_root, split, images)
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
-    written = []
+    written: list[QuantizedGraph | VaccRecipe] = []
     for model in (resolve_target(name, out) for name in names):
         if model.is_variant and not model.fp32.is_file():
             export(model.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+        if int8 and profile is None:
+            with progress.step(f"vacc {model.name}"):
+                written.append(write_vacc(model, source, method))
+        if not fp16 and profile is None:
+            continue
         prepared = quantization.prepare(model, source, fit, progress)
         if fp16:
             written.append(quantization.write_fp16(prepared, progress))
-        if int8:
+        if int8 and profile is not None:
             config = method or RangeConfig()
             written.append(quantization.write_int8(prepared, config, progress, profile))
     return written
