@@ -13,7 +13,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from deploy.errors import DeployError, ExportError, GraphError, ReportError
-from deploy.pipeline import export, export_all, quantize, report, simplify, validate
+from deploy.pipeline import export, export_all, lint, quantize, report, simplify, validate
 
 __all__ = [
     "DeployError",
@@ -22,6 +22,7 @@ __all__ = [
     "ReportError",
     "export",
     "export_all",
+    "lint",
     "quantize",
     "report",
     "simplify",

@@ -18,6 +18,8 @@ from deploy import cli_making, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.errors import USER_ERRORS
 from deploy.progress import ConsoleProgress
+from deploy.runtime import Runtime
+from deploy.targets import DEFAULT_TARGET, TARGETS
 from deploy.validate import Protocol
 
 app = typer.Typer(
@@ -57,6 +59,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 RangeMethod = Annotated[Method, typer.Option("--method", help="How activation ranges are chosen.")]
 Percentile = Annotated[
     float, typer.Option("--percentile", help="Share of values in range, %, for that method.")
+]
+
+QuantizeTarget = Annotated[
+    str,
+    typer.Option(
+        "--target", metavar="NAME", help=f"Toolchain of the INT8 graph: {', '.join(TARGETS)}."
+    ),
+]
+LintTarget = Annotated[
+    str | None,
+    typer.Option("--target", metavar="NAME", help="By default the one in the graph's metadata."),
 ]
 
 
@@ -107,8 +120,12 @@ def quantize(
     targets: Targets = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Write the half-precision graph.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Write the 8-bit graph.")] = False,
-    method: RangeMethod = Method.MINMAX,
+    method: Annotated[
+        Method | None,
+        typer.Option("--method", help="How ranges are chosen. By default minmax; vacc: entropy."),
+    ] = None,
     percentile: Percentile = 99.99,
+    target: QuantizeTarget = DEFAULT_TARGET,
     images: Images = 50,
     split: Annotated[str, typer.Option("--split", help="List of calibration images.")] = "train",
     fit: Annotated[
@@ -120,11 +137,13 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Calibrate on VOC images and write FP16 and INT8 graphs (both, if neither is asked for)."""
+    config = RangeConfig(method=method or Method.MINMAX, percentile=percentile)
     written = deploy.quantize(
         targets or (),
         fp16=fp16 or not int8,
         int8=int8 or not fp16,
-        method=RangeConfig(method=method, percentile=percentile),
+        method=config if method else None,
+        target=target,
         images=images,
         split=split,
         fit=fit,
@@ -134,6 +153,19 @@ def quantize(
         progress=ConsoleProgress(),
     )
     display.quantized(written, as_json=as_json)
+
+
+@app.command(epilog="Example: deploy lint other-tools.onnx --target tensorrt")
+def lint(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    target: LintTarget = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check an INT8 graph against the rules of a target; exit code 1 if it breaks any."""
+    result = deploy.lint(model, target)
+    display.linted(result, as_json=as_json)
+    if result.findings:
+        raise typer.Exit(1)
 
 
 @app.command(
@@ -153,6 +185,9 @@ def validate(
         str | None,
         typer.Option(metavar="VARIANT", help="Torch network that ONNX files are compared with."),
     ] = None,
+    runtime: Annotated[
+        Runtime, typer.Option("--runtime", help="What runs the graphs.")
+    ] = Runtime.ONNXRUNTIME,
     voc_root: VocRoot = None,
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
@@ -165,6 +200,7 @@ def validate(
         limit=limit,
         protocol=protocol,
         baseline=baseline,
+        runtime=runtime,
         voc_root=voc_root,
         weights=weights,
         out=out,

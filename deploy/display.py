@@ -11,10 +11,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deploy.pipeline import ExportedGraph
+from deploy.pipeline import ExportedGraph, LintedGraph
 from deploy.quantization import QuantizedGraph
 from deploy.report import Report, int8_cost
 from deploy.simplify import SimplifiedGraph
+from deploy.vacc import VaccRecipe
 
 
 def line(text: str) -> None:
@@ -72,14 +73,20 @@ def _without_model(result: SimplifiedGraph) -> dict[str, Any]:
     }
 
 
-def quantized(results: Sequence[QuantizedGraph], *, as_json: bool) -> None:
+def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) -> None:
     """Print the graphs that a quantization wrote, and what stays float."""
     if as_json:
         return _json([asdict(result) for result in results])
     for result in results:
+        if isinstance(result, VaccRecipe):
+            print(
+                f"{result.target} vacc: {result.path}  ({result.size_bytes / 1e6:.1f} MB: graph, "
+                f"{result.images} images, calibrate_mode {result.calibrate_mode})"
+            )
+            continue
         reused = ", calibration reused" if result.calibration_reused else ""
         megabytes = result.size_bytes / 1e6
-        print(f"{result.target} {result.precision}: {result.path}  ({megabytes:.1f} MB{reused})")
+        print(f"{result.target} {result.path.stem}: {result.path}  ({megabytes:.1f} MB{reused})")
         kept = len(result.kept_float)
         print(f"  {result.quantized_nodes} nodes in {result.precision}, {kept} stay float")
         if chosen := Counter(result.methods.values()).most_common():
@@ -87,6 +94,23 @@ def quantized(results: Sequence[QuantizedGraph], *, as_json: bool) -> None:
         for node, reason in result.kept_float.items():
             print(f"  {node} stays float: {reason}")
     return None
+
+
+def linted(result: LintedGraph, *, as_json: bool) -> None:
+    """Print the rules that a graph breaks, rule by rule: what to do, then node by node."""
+    if as_json:
+        return _json(asdict(result))
+    if not result.findings:
+        return print("clean")
+    by_rule: dict[tuple[str, str], list[str]] = {}
+    for finding in result.findings:
+        lines = by_rule.setdefault((finding.rule, finding.remedy), [])
+        lines.append(f"  {finding.node} {finding.problem}")
+    for (rule, remedy), lines in by_rule.items():
+        print(f"{rule} ({len(lines)}): {remedy}")
+        print("\n".join(lines))
+    count = len(result.findings)
+    return print(f"{count} finding{'s'[: count > 1]} for target {result.target} in {result.path}")
 
 
 def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -108,13 +132,22 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
                     _share(scores["agreement"]),
                     "–" if sqnr is None else f"{sqnr:.1f}",
                     f"{scores['latency_ms']:.1f}",
+                    _convolutions(scores["int8_convolutions"]),
                     f"{scores['size_bytes'] / 1e6:.1f}",
                 ]
             )
     data = results[0]["dataset"]
-    print(f"{data['images']} images of {data['name']} {data['split']}, protocol {data['protocol']}")
-    columns = ["graph", "weights", "mIoU %", "pixel acc. %", "agreement %", "SQNR dB", "ms", "MB"]
-    return _table(columns, rows, left=2)
+    print(
+        f"{data['images']} images of {data['name']} {data['split']}, protocol {data['protocol']}, "
+        f"graphs in {results[0]['runtime']}"
+    )
+    columns = ["graph", "weights", "mIoU %", "pixel acc. %", "agreement %", "SQNR dB", "ms"]
+    return _table([*columns, "8-bit convs", "MB"], rows, left=2)
+
+
+def _convolutions(counts: Sequence[int] | None) -> str:
+    """Format how many convolutions of all compute in 8 bits."""
+    return "–" if counts is None else f"{counts[0]} of {counts[1]}"
 
 
 def reported(

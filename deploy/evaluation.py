@@ -10,12 +10,12 @@ import models
 from calibration import CLASSES, DataError, Fit, Sample, find_voc_root, read_split
 from calibration.record import CalibrationImage, file_sha256, identify
 from calibration.voc import name_data_set, pick
-from deploy.artifacts import PRECISIONS, Target
+from deploy.artifacts import GRAPHS, Target
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, read_graph, read_metadata
 from deploy.progress import Progress
-from deploy.runtime import Runner, TorchRunner, open_graph
+from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, open_graph
 from deploy.validate import Protocol, evaluate
 
 BASELINE = "torch"
@@ -61,6 +61,7 @@ def measure(
     protocol: Protocol | None,
     baseline: str | None,
     weights: Path | None,
+    runtime: Runtime,
     progress: Progress,
 ) -> dict[str, Any]:
     """Return the results of a target as plain values.
@@ -89,6 +90,7 @@ def measure(
         "variant": variant,
         "dataset": data.describe(protocol, size),
         "environment": describe_environment(),
+        "runtime": runtime.value,
         "weights": None,
     }
     if variant is not None:
@@ -101,7 +103,7 @@ def measure(
             "parameters": models.count_parameters(module),
             "macs": models.count_macs(module, *size),
         }
-    runners |= {name: open_graph(path) for name, path in paths.items()}
+    runners |= {name: open_graph(path, runtime) for name, path in paths.items()}
     scores = evaluate(
         runners,
         progress.track(data.samples, f"validate {target.name}"),
@@ -111,7 +113,9 @@ def measure(
     )
     result["calibration"] = _describe_calibration(metadata)
     result["results"] = {
-        name: score.to_json() | _file_facts(paths.get(name), result.get("parameters"))
+        name: score.to_json()
+        | {"int8_convolutions": _counts(runners[name])}
+        | _file_facts(paths.get(name), result.get("parameters"))
         for name, score in scores.items()
     }
     return result
@@ -142,7 +146,7 @@ def _graph_paths(target: Target) -> dict[str, Path]:
     """Return the graphs to measure by the name that their results get."""
     if target.given is not None:
         return {target.name: target.given}
-    paths = {p: target.graph(p) for p in PRECISIONS if target.graph(p).is_file()}
+    paths = {p: target.graph(p) for p in GRAPHS if target.graph(p).is_file()}
     if not paths:
         raise DeployError(
             f"{target.name} has no graph in {target.folder}: run 'deploy export {target.name}' and "
@@ -173,6 +177,12 @@ def _check_weights(target: Target, metadata: dict[str, dict[str, str]], sha256: 
                 f"{entries.get('weights', 'none')}) than torch would load: pass --weights with "
                 f"that checkpoint, or run 'deploy export {target.name}' and 'deploy quantize' again"
             )
+
+
+def _counts(runner: Runner) -> list[int] | None:
+    """Return how many convolutions computed in 8 bits, of how many; of torch's network None."""
+    counts = executed_convolutions(runner)
+    return counts and list(counts)
 
 
 def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any] | None:

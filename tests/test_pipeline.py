@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import onnx
@@ -15,6 +16,8 @@ from deploy import pipeline
 from deploy.errors import DeployError, ReportError
 from deploy.graph import count_ops, read_metadata
 from deploy.progress import SilentProgress
+from deploy.runtime import Runtime
+from deploy.targets import PROFILES
 from deploy.validate import Protocol
 
 VARIANT = models.DEFAULT_VARIANT
@@ -137,6 +140,22 @@ def test_quantize_from_an_onnx_file_writes_beside_its_name(
     ]
 
 
+@pytest.mark.slow
+def test_quantize_every_target_stands_beside_and_lints_clean(out: Path, voc_root: Path) -> None:
+    before = None
+    for name in PROFILES:
+        (written,) = deploy.quantize(
+            [VARIANT], fp16=False, target=name, images=3, voc_root=voc_root, out=out
+        )
+        assert written.path.name == ("int8.onnx" if name == "ort" else f"int8-{name}.onnx")
+        assert written.precision == "int8"
+        assert written.calibration_reused is (before is not None)
+        before = written
+        assert read_metadata(onnx.load(written.path))["target"] == name
+        linted = deploy.lint(written.path)
+        assert (linted.target, linted.findings) == (name, [])
+
+
 def test_quantize_images_that_are_evaluated_are_refused(out: Path, voc_root: Path) -> None:
     with pytest.raises(CalibrationError, match="also in 'val'"):
         deploy.quantize([VARIANT], split="val", images=2, voc_root=voc_root, out=out)
@@ -152,6 +171,9 @@ def test_validate_measures_torch_and_every_graph(quantized: Path, voc_root: Path
     (result,) = deploy.validate(voc_root=voc_root, out=quantized)
     assert list(result["results"]) == ["torch", "fp32", "fp16", "int8"]
     assert all(figures.keys() >= FIGURES for figures in result["results"].values())
+    counts = {name: figures["int8_convolutions"] for name, figures in result["results"].items()}
+    assert counts == {"torch": None, "fp32": [0, 78], "fp16": [0, 78], "int8": [78, 78]}
+    assert result["runtime"] == "onnxruntime"
     torch, fp32, fp16, int8 = result["results"].values()
     assert torch["agreement"] == 1
     assert fp32["sqnr_db"] > 90
@@ -228,6 +250,11 @@ def test_report_of_different_images_is_refused(quantized: Path, voc_root: Path) 
     (quantized / "rf-lw50" / "validation.json").write_text(json.dumps(other))
     with pytest.raises(ReportError, match="different images or protocols"):
         deploy.report(out=quantized)
+    other["dataset"]["images"] = 4
+    other["runtime"] = "openvino"
+    (quantized / "rf-lw50" / "validation.json").write_text(json.dumps(other))
+    with pytest.raises(ReportError, match="different runtimes"):
+        deploy.report(out=quantized)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": 1}'])
@@ -283,3 +310,25 @@ def test_validate_shipped_parameters_reach_their_model_cards_figure(
     assert fp32["miou"] == pytest.approx(torch["miou"], abs=1e-4)
     seven = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
     assert sum(torch["per_class_iou"][name] for name in seven) / 7 > 0.55
+
+
+@pytest.mark.slow
+def test_validate_in_openvino_agrees_with_onnxruntime(quantized: Path, voc_root: Path) -> None:
+    pytest.importorskip("openvino")
+    (ours,) = deploy.validate(voc_root=voc_root, out=quantized)
+    (theirs,) = deploy.validate(voc_root=voc_root, out=quantized, runtime=Runtime.OPENVINO)
+    assert theirs["runtime"] == "openvino"
+    assert "openvino" in theirs["environment"]["versions"]
+    assert theirs["results"]["int8"]["int8_convolutions"] == [78, 78]
+    assert theirs["results"]["fp32"]["agreement"] > 0.999
+    assert theirs["results"]["int8"]["miou"] == pytest.approx(
+        ours["results"]["int8"]["miou"], abs=0.02
+    )
+
+
+def test_validate_in_openvino_that_is_not_installed_is_refused_at_once(
+    exported: Path, voc_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DeployError, match="OpenVINO is not installed"):
+        deploy.validate(voc_root=voc_root, out=exported, runtime=Runtime.OPENVINO)

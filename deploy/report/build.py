@@ -8,7 +8,7 @@ from models import VARIANTS
 
 Report = dict[str, Any]
 SCHEMA = 1
-PER_VARIANT = ("weights", "parameters", "macs", "calibration", "results")
+PER_VARIANT = ("weights", "parameters", "macs", "calibration", "runtime", "results")
 
 
 def int8_cost(results: dict[str, Any]) -> tuple[float | None, float | None]:
@@ -23,7 +23,8 @@ def build_report(results: Sequence[dict[str, Any]]) -> Report:
     """Merge validation results into the content of ``report.json`` (docs/formats.md).
 
     Raises:
-        ReportError: there are none, or two were measured on different images or protocols.
+        ReportError: there are none, or two were measured on different images or protocols or in
+            different runtimes.
     """
     if not results:
         raise ReportError("no validation results yet: run 'deploy validate' first")
@@ -33,6 +34,11 @@ def build_report(results: Sequence[dict[str, Any]]) -> Report:
             raise ReportError(
                 f"{first['name']} and {result['name']} were validated on different images or "
                 "protocols: run 'deploy validate' on both again"
+            )
+        if result.get("runtime") != first.get("runtime"):
+            raise ReportError(
+                f"{first['name']} and {result['name']} were validated in different runtimes: run "
+                "'deploy validate' on both again"
             )
     return {
         "schema": SCHEMA,
