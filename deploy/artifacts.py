@@ -6,6 +6,7 @@ from pathlib import Path
 from deploy.errors import DeployError
 from models.variants import VARIANTS
 
+SCHEMA = 2  # of validation.json and report.json (docs/formats.md)
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_OUT = Path("artifacts")
 
