@@ -146,7 +146,7 @@ def reported(
     columns = ["model", "weights", "GMACs", "params M", "published", "torch", "FP32", "FP16"]
     _table([*columns, "INT8", "drop", "ratio"], models, left=2)
     _notes([row[1] for row in models], data)
-    print("\neach graph against torch")
+    print("each graph against torch")
     columns = ["model", "graph", "mIoU drop [95%]", "ratio % [95%]"]
     _table([*columns, "agree %", "SQNR dB", "cosine"], graphs, left=2)
     if seconds:
@@ -163,9 +163,9 @@ def _fidelity(scores: Mapping[str, Any]) -> list[str]:
 def _notes(sources: Sequence[str], data: Mapping[str, Any]) -> None:
     """Say what a table's accuracy figures, or their absence, mean."""
     if "random" in sources:
-        print("random: seeded random parameters, which have no accuracy, only fidelity to torch.")
+        print("random: seeded random parameters, which have no accuracy, only fidelity to torch.\n")
     if is_drawn(data) and set(sources) != {"random"}:
-        print(SCENES_NOTE)
+        print(f"{SCENES_NOTE}\n")
 
 
 def _stage_times(seconds: Mapping[str, float], names: Sequence[str]) -> None:

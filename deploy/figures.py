@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SCENES_NOTE = (
-    "The images are drawn scenes, not photographs: mIoU on them compares graphs with each other, "
+    "Drawn scenes, not photographs: mIoU compares graphs with each other, "
     "not with published figures."
 )
 

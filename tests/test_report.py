@@ -75,5 +75,5 @@ def test_report_without_an_int8_graph_has_dashes_there() -> None:
 def test_report_says_that_scenes_are_drawn(source: str, noted: bool) -> None:
     markdown = render_markdown(build_report([validation(source=source, data="scenes")]))
     assert "50 drawn scenes of val" in markdown
-    assert ("The images are drawn scenes, not photographs" in markdown) is noted
-    assert "drawn" not in render_markdown(build_report([validation(source=source)]))
+    assert ("Drawn scenes, not photographs" in markdown) is noted
+    assert "rawn scenes" not in render_markdown(build_report([validation(source=source)]))
