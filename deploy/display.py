@@ -19,6 +19,10 @@ from deploy.report import Report
 from deploy.simplify import SimplifiedGraph
 from deploy.vacc import VaccRecipe
 
+GATE_COLUMNS = (
+    *("recipe", "float", "INT8 % MACs", "drop", "ratio %", "agree %", "SQNR dB", "ms", "holds"),
+)
+
 
 def line(text: str) -> None:
     """Print one line."""
@@ -91,7 +95,41 @@ def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) 
             print("  auto: " + ", ".join(f"{count} {method}" for method, count in chosen))
         for node, reason in result.kept_float.items():
             print(f"  {node} stays float: {reason}")
+        if result.gate is not None:
+            _gate(result.gate)
     return None
+
+
+def _gate(record: Mapping[str, Any]) -> None:
+    """Print what the gate's search tried, and whether it holds."""
+    gate = record["gate"]
+    asked = [f"ratio at least {gate['min_ratio']}"] if gate["min_ratio"] is not None else []
+    asked += [f"drop at most {gate['max_drop']}"] if gate["max_drop"] is not None else []
+    print(
+        f"\ngate: {' and '.join(asked)}, on {record['tuning_images']} images that did not calibrate"
+    )
+    _table(GATE_COLUMNS, [_gate_row(step) for step in record["steps"]])
+    if record["confirmed"]:
+        cost = record["confirmed"]
+        print(
+            f"on {record['evaluated_images']} evaluation images: drop "
+            f"{interval(cost['miou_drop'])}, ratio {interval(cost['miou_ratio'])}"
+        )
+    print("gate holds" if record["held"] else "GATE MISSED: the graph is kept as …-missed.onnx")
+
+
+def _gate_row(step: Mapping[str, Any]) -> list[str]:
+    return [
+        step["recipe"],
+        str(step["float_layers"]),
+        percent(step["int8_share_of_macs"], 1),
+        interval(step["miou_drop"]),
+        interval(step["miou_ratio"]),
+        percent(step["agreement"]),
+        number(step["sqnr_db"]),
+        number(step["latency_ms"]),
+        "yes" if step["held"] else "no",
+    ]
 
 
 def linted(result: LintedGraph, *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -55,6 +56,7 @@ class CalibrationSource:
     split: str
     samples: list[Sample]
     images: tuple[CalibrationImage, ...]
+    others: list[Sample]  # of the split: they calibrate nothing
 
     @classmethod
     def find(cls, voc_root: Path | None, split: str, count: int) -> "CalibrationSource":
@@ -83,7 +85,9 @@ class CalibrationSource:
                 f"{EVALUATION_SPLIT!r} ({shared[0]}, …): accuracy would be flattered; calibrate "
                 "with images of 'train'"
             )
-        return cls(split=split, samples=samples, images=identify(samples))
+        taken = {s.name for s in samples}
+        others = [s for s in listed if s.name not in taken]
+        return cls(split=split, samples=samples, images=identify(samples), others=others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,12 @@ class QuantizedGraph:
     calibration_reused: bool
     methods: dict[str, str] = field(default_factory=dict)  # tensor -> what `auto` chose for it
     recipe: str | None = None
+    gate: dict[str, Any] | None = None  # what gate.json holds, where a gate was asked for
+
+    @property
+    def missed_gate(self) -> bool:
+        """Whether a gate was asked for and does not hold."""
+        return self.gate is not None and not self.gate["held"]
 
 
 def prepare(

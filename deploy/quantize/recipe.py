@@ -1,7 +1,7 @@
 """Which accuracy levers are pulled, from none to all."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -52,3 +52,33 @@ RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
     }
 )
 LADDER = (RecipeName.PLAIN, RecipeName.FAST, RecipeName.ACCURATE)  # by cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levers:
+    """Levers set by hand; None leaves one to the recipe."""
+
+    equalize: bool | None = None
+    rounding: Rounding | None = None
+    correct_biases: bool | None = None
+
+
+def choose_recipes(name: RecipeName, levers: Levers) -> tuple[Recipe, ...]:
+    """Return the recipes to try, the cheapest first, with the levers that are set by hand."""
+    chosen = LADDER if name is RecipeName.AUTO else (name,)
+    return tuple(_with_levers(RECIPES[n], levers) for n in chosen)
+
+
+def _with_levers(recipe: Recipe, levers: Levers) -> Recipe:
+    notes = [f"{k.replace('_', ' ')} {v}" for k, v in asdict(levers).items() if v is not None]
+    if not notes:
+        return recipe
+    equalize, rounding, biases = levers.equalize, levers.rounding, levers.correct_biases
+    return replace(
+        recipe,
+        name=f"{recipe.name} ({', '.join(notes)})",
+        equalize=recipe.equalize if equalize is None else equalize,
+        rounding=rounding or recipe.rounding,
+        correct_biases=recipe.correct_biases if biases is None else biases,
+        largest=recipe.largest or RECIPES[RecipeName.FAST].largest,
+    )
