@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.artifacts import PRECISIONS
-from deploy.figures import SCENES_NOTE, data_set, interval, is_drawn, number, percent
+from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
 from deploy.pipeline import ExportedGraph, LintedGraph
 from deploy.quantization import QuantizedGraph
 from deploy.report import Report
@@ -102,12 +102,7 @@ def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) 
 
 def _gate(record: Mapping[str, Any]) -> None:
     """Print what the gate's search tried, and whether it holds."""
-    gate = record["gate"]
-    asked = [f"ratio at least {gate['min_ratio']}"] if gate["min_ratio"] is not None else []
-    asked += [f"drop at most {gate['max_drop']}"] if gate["max_drop"] is not None else []
-    print(
-        f"\ngate: {' and '.join(asked)}, on {record['tuning_images']} images that did not calibrate"
-    )
+    print(f"\ngate: {asked(record)}; {record['tuning_images']} images for tuning")
     _table(GATE_COLUMNS, [_gate_row(step) for step in record["steps"]])
     if record["confirmed"]:
         cost = record["confirmed"]

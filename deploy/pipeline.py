@@ -198,6 +198,7 @@ def quantize(
             ]
             if gate is None:
                 written.append(quantization.write_int8(prepared, plans[0](), config, progress))
+                model.gate.unlink(missing_ok=True)  # of an earlier graph
             else:
                 evaluated = evaluation.EvaluationSet.find(voc_root, EVALUATION_SPLIT, None)
                 outcome = search(
