@@ -193,7 +193,7 @@ def validate(
     out: Out = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> None:
-    """Measure torch and every graph side by side: mIoU, agreement, SQNR, latency, size."""
+    """Measure torch and every graph side by side: mIoU, fidelity to torch, latency, size."""
     results = deploy.validate(
         targets or (),
         split=split,

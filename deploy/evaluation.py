@@ -10,7 +10,7 @@ import models
 from calibration import CLASSES, DataError, Fit, Sample, find_voc_root, read_split
 from calibration.record import CalibrationImage, file_sha256, identify
 from calibration.voc import name_data_set, pick
-from deploy.artifacts import GRAPHS, Target
+from deploy.artifacts import GRAPHS, SCHEMA, Target
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, read_graph, read_metadata
@@ -19,6 +19,8 @@ from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, 
 from deploy.validate import Protocol, evaluate
 
 BASELINE = "torch"
+COST = ("miou_drop", "miou_ratio")
+ACCURACY = ("miou", "per_class_iou", "pixel_accuracy", *COST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ def measure(
 ) -> dict[str, Any]:
     """Return the results of a target as plain values.
 
+    What random parameters score against the masks is no accuracy: it is left out (None).
+
     Raises:
         DeployError: it has no graph, or a graph is of other parameters than torch's network, of
             another input size, or was calibrated on an image that is evaluated.
@@ -85,7 +89,9 @@ def measure(
     del graphs  # onnxruntime reads the files itself
     variant = target.name if target.is_variant else baseline or first.get("variant")
     runners: dict[str, Runner] = {}
+    random = {name for name, entries in metadata.items() if entries.get("weights") == "random"}
     result: dict[str, Any] = {
+        "schema": SCHEMA,
         "name": target.name,
         "variant": variant,
         "dataset": data.describe(protocol, size),
@@ -98,6 +104,7 @@ def measure(
         sha256 = models.state_dict_hash(module)
         _check_weights(target, metadata, sha256)
         runners[BASELINE] = TorchRunner(module)
+        random |= set() if source.trained else {BASELINE}
         result |= {
             "weights": {"source": source.kind, "sha256": sha256},
             "parameters": models.count_parameters(module),
@@ -115,6 +122,7 @@ def measure(
     result["results"] = {
         name: score.to_json()
         | {"int8_convolutions": _counts(runners[name])}
+        | dict.fromkeys(_without_meaning(name, random))
         | _file_facts(paths.get(name), result.get("parameters"))
         for name, score in scores.items()
     }
@@ -139,7 +147,19 @@ def read_results(target: Target) -> dict[str, Any]:
         raise ReportError(
             f"{path} lacks {sorted(missing)[0]!r}: run 'deploy validate {target.name}' again"
         )
+    if content.get("schema") != SCHEMA:
+        raise ReportError(
+            f"{path} has schema {content.get('schema', 1)}, but this version reads {SCHEMA}: run "
+            f"'deploy validate {target.name}' again"
+        )
     return content
+
+
+def _without_meaning(name: str, random: set[str]) -> tuple[str, ...]:
+    """Return which figures of a network mean nothing, given whose parameters are random."""
+    if name in random:
+        return ACCURACY
+    return COST if BASELINE in random else ()
 
 
 def _graph_paths(target: Target) -> dict[str, Path]:

@@ -223,7 +223,7 @@ def test_export_prints_the_difference_and_the_operators(
     assert content["difference"]["maximum"] < 1e-3
 
 
-def test_random_parameters_are_called_random(
+def test_random_parameters_are_called_random_and_have_no_accuracy(
     voc_root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -238,12 +238,13 @@ def test_random_parameters_are_called_random(
     rows = [line for line in out.splitlines() if line.strip().startswith("rf-lw50")]
     assert code == 0
     assert len(rows) == 3
-    assert all(" random " in row for row in rows)
+    assert all(row.split()[2:5] == ["random", "–", "–"] for row in rows)  # no mIoU, no drop
     code, out, _ = run_main(["report", "--out", str(tmp_path / "a")], monkeypatch, capsys)
-    assert "their mIoU says nothing" in out
-    markdown = (tmp_path / "a" / "report" / "report.md").read_text()
-    assert "| RefineNet-LW-ResNet50 | random |" in markdown
-    assert "**random**" in markdown
+    assert "random: seeded random parameters, which have no accuracy" in out
+    content = json.loads((tmp_path / "a" / "report" / "report.json").read_text())
+    results = content["variants"]["rf-lw50"]["results"]
+    assert [figures["miou"] for figures in results.values()] == [None] * 3
+    assert results["int8"]["cosine"] > 0.9
 
 
 def test_interrupt_is_one_line_and_exit_130(

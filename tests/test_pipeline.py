@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from results import validation
 
 import deploy
 import models
@@ -14,7 +15,7 @@ from calibration import CalibrationError, DataError, read_calibration
 from calibration.ranges import Method, RangeConfig
 from deploy import pipeline
 from deploy.errors import DeployError, ReportError
-from deploy.graph import count_ops, read_metadata
+from deploy.graph import count_ops, read_metadata, set_metadata
 from deploy.progress import SilentProgress
 from deploy.runtime import Runtime
 from deploy.targets import PROFILES
@@ -24,10 +25,13 @@ VARIANT = models.DEFAULT_VARIANT
 SIZE = (64, 64)
 FIGURES = {
     "miou",
+    "miou_drop",
+    "miou_ratio",
     "per_class_iou",
     "pixel_accuracy",
     "agreement",
     "sqnr_db",
+    "cosine",
     "latency_ms",
     "size_bytes",
 }
@@ -176,9 +180,17 @@ def test_validate_measures_torch_and_every_graph(quantized: Path, voc_root: Path
     assert result["runtime"] == "onnxruntime"
     torch, fp32, fp16, int8 = result["results"].values()
     assert torch["agreement"] == 1
+    assert torch["cosine"] == 1
+    assert torch["miou_drop"] is None
+    assert fp32["miou_drop"]["low"] <= fp32["miou_drop"]["value"] <= fp32["miou_drop"]["high"]
+    assert int8["miou_drop"]["value"] == pytest.approx(torch["miou"] - int8["miou"])
+    assert int8["miou_ratio"]["value"] == pytest.approx(int8["miou"] / torch["miou"])
     assert fp32["sqnr_db"] > 90
     assert 40 < fp16["sqnr_db"] < 80
     assert 10 < int8["sqnr_db"] < 40
+    # noise at right angles to the signal: cos² = 1 / (1 + noise / signal)
+    assert int8["cosine"] == pytest.approx((1 + 10 ** (-int8["sqnr_db"] / 10)) ** -0.5, abs=0.01)
+    assert 1 >= fp32["cosine"] >= fp16["cosine"] >= int8["cosine"]
     assert fp32["agreement"] >= fp16["agreement"] >= int8["agreement"] > 0.8
     assert int8["size_bytes"] < fp16["size_bytes"] < fp32["size_bytes"]
     assert result["weights"]["source"] == "repository"
@@ -224,6 +236,30 @@ def test_validate_onnx_file_finds_its_baseline_in_the_metadata(
     assert result["results"]["elsewhere"]["agreement"] > 0.8
 
 
+@pytest.mark.parametrize("random", ["torch", "elsewhere"])
+def test_validate_leaves_out_what_random_parameters_score(
+    random: str, out: Path, voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(out / VARIANT / "fp32.onnx")
+    if random == "elsewhere":
+        set_metadata(model, read_metadata(model) | {"weights": "random"})
+    else:
+        monkeypatch.setattr("models.checkpoint.SHIPPED", tmp_path)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    onnx.save(model, tmp_path / "elsewhere.onnx")
+    (result,) = deploy.validate(
+        [str(tmp_path / "elsewhere.onnx")], limit=2, voc_root=voc_root, out=out
+    )
+    figures = result["results"].pop(random)
+    accuracy = ("miou", "per_class_iou", "pixel_accuracy", "miou_drop", "miou_ratio")
+    assert [figures[name] for name in accuracy] == [None] * 5
+    assert figures["agreement"] is not None
+    assert figures["cosine"] is not None
+    (other,) = result["results"].values()
+    assert other["miou"] is not None
+    assert other["miou_drop"] is None  # there is no accuracy to compare with
+
+
 def test_validate_without_anything_exported_says_what_to_do(tmp_path: Path, voc_root: Path) -> None:
     with pytest.raises(DeployError, match="run 'deploy export'"):
         deploy.validate(out=tmp_path / "none", voc_root=voc_root)
@@ -263,6 +299,14 @@ def test_report_unreadable_results_are_refused_by_name(tmp_path: Path, content: 
     path.parent.mkdir()
     path.write_text(content)
     with pytest.raises(ReportError, match=r"validation\.json"):
+        deploy.report([VARIANT], out=tmp_path)
+
+
+def test_report_of_results_of_another_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / VARIANT / "validation.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(validation() | {"schema": 1}))
+    with pytest.raises(ReportError, match=r"has schema 1, .* reads 2: run 'deploy validate"):
         deploy.report([VARIANT], out=tmp_path)
 
 

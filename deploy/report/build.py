@@ -3,20 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from deploy.artifacts import SCHEMA
 from deploy.errors import ReportError
 from models import VARIANTS
 
 Report = dict[str, Any]
-SCHEMA = 1
 PER_VARIANT = ("weights", "parameters", "macs", "calibration", "runtime", "results")
-
-
-def int8_cost(results: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Return torch's mIoU minus INT8's, and INT8's as a share of torch's; None without both."""
-    torch, int8 = (results.get(name, {}).get("miou") for name in ("torch", "int8"))
-    if torch is None or int8 is None:
-        return None, None
-    return torch - int8, int8 / torch if torch else None
 
 
 def build_report(results: Sequence[dict[str, Any]]) -> Report:
