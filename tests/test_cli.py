@@ -235,7 +235,7 @@ def test_random_parameters_are_called_random_and_have_no_accuracy(
     assert "weights: random" in out
     run_main(["quantize", *common, *data, "--int8", "--images", "2"], monkeypatch, capsys)
     code, out, _ = run_main(["validate", *common, *data], monkeypatch, capsys)
-    rows = [line for line in out.splitlines() if line.strip().startswith("rf-lw50")]
+    rows = [line for line in out.splitlines() if line.startswith(" rf-lw50")]
     assert code == 0
     assert len(rows) == 3
     assert all(row.split()[2:5] == ["random", "–", "–"] for row in rows)  # no mIoU, no drop
