@@ -24,6 +24,7 @@ from deploy.lint import Finding
 from deploy.lint import lint as lint_graph
 from deploy.progress import Progress, SilentProgress
 from deploy.quantization import QuantizedGraph
+from deploy.quantize.recipe import RECIPES, Recipe, RecipeName
 from deploy.report import Report, build_report, write_report
 from deploy.runtime import Runtime, load_openvino
 from deploy.simplify import SimplifiedGraph, simplify_onnx
@@ -131,6 +132,7 @@ def quantize(
     int8: bool = True,
     method: RangeConfig | None = None,
     target: str = DEFAULT_TARGET,
+    recipe: Recipe = RECIPES[RecipeName.FAST],
     images: int = 50,
     split: str = "train",
     fit: Fit | None = None,
@@ -151,6 +153,7 @@ def quantize(
         int8: write the 8-bit graph.
         method: how ranges are chosen; by default the full range seen (vacc: KL divergence).
         target: the toolchain that the INT8 graph is for (docs/targets.md).
+        recipe: the accuracy levers (docs/accuracy.md).
         images: how many images of ``split`` calibrate, evenly spaced over its list.
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
@@ -180,7 +183,8 @@ def quantize(
             written.append(quantization.write_fp16(prepared, progress))
         if int8 and profile is not None:
             config = method or RangeConfig()
-            written.append(quantization.write_int8(prepared, config, progress, profile))
+            plan = quantization.plan(prepared, source, config, profile, recipe, progress)
+            written.append(quantization.write_int8(prepared, plan, config, progress))
     return written
 
 

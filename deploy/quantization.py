@@ -1,7 +1,7 @@
 """Calibrate a target, or reuse its calibration, and write its FP16 and INT8 graphs."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,8 +16,6 @@ from calibration import (
     Method,
     RangeConfig,
     Sample,
-    choose_method,
-    choose_range,
     find_voc_root,
     observe,
     preprocess,
@@ -25,8 +23,8 @@ from calibration import (
     read_split,
 )
 from calibration.observe import SAMPLES
-from calibration.preprocess import Float32Array
 from calibration.record import CalibrationImage, identify
+from calibration.statistics import TensorStatistics
 from calibration.voc import pick, read_image
 from deploy.artifacts import Target, int8_name
 from deploy.files import write_whole
@@ -39,9 +37,11 @@ from deploy.graph import (
     with_node_names,
 )
 from deploy.progress import Progress
+from deploy.quantize.equalize import equalize
 from deploy.quantize.fp16 import convert_fp16
-from deploy.quantize.int8 import quantize_int8
 from deploy.quantize.placement import Placement, place
+from deploy.quantize.plan import Int8Plan, plan_int8
+from deploy.quantize.recipe import Recipe
 from deploy.runtime import OnnxRunner, default_threads
 from deploy.targets import DEFAULT_TARGET, PROFILES, Profile
 
@@ -109,6 +109,7 @@ class QuantizedGraph:
     kept_float: dict[str, str]  # node -> reason
     calibration_reused: bool
     methods: dict[str, str] = field(default_factory=dict)  # tensor -> what `auto` chose for it
+    recipe: str | None = None
 
 
 def prepare(
@@ -124,7 +125,6 @@ def prepare(
     graph = Graph(model)
     placement = place(graph, PROFILES[DEFAULT_TARGET])
     fit = fit or Fit(read_metadata(model).get("fit", Fit.CROP.value))
-    size = graph.input_size
     key = CalibrationKey(
         graph_sha256=graph_sha256(model),
         fit=fit,
@@ -138,21 +138,26 @@ def prepare(
                 target=target, graph=graph, placement=placement, calibration=found, reused=True
             )
 
-    def inputs() -> Iterator[Float32Array]:
-        for sample in progress.track(source.samples, f"calibrate {target.name}"):
-            yield preprocess(read_image(sample.image), fit, size)
-
-    tensors = observe(
-        model,
-        {name: graph.shapes[name] for name in placement.observed},
-        inputs(),
-        non_negative=placement.non_negative,
-        threads=default_threads(),
-    )
+    tensors = _observe(graph, source, fit, progress, f"calibrate {target.name}")
     calibration = Calibration(key=key, tensors=tensors)
     write_whole(target.calibration, calibration.to_json())
     return Prepared(
         target=target, graph=graph, placement=placement, calibration=calibration, reused=False
+    )
+
+
+def _observe(
+    graph: Graph, source: CalibrationSource, fit: Fit, progress: Progress, label: str
+) -> dict[str, TensorStatistics]:
+    """Return the statistics of all that may be quantized, over all calibration images."""
+    placement = place(graph, PROFILES[DEFAULT_TARGET])
+    samples = progress.track(source.samples, label)
+    return observe(
+        graph.model,
+        {name: graph.shapes[name] for name in placement.observed},
+        (preprocess(read_image(sample.image), fit, graph.input_size) for sample in samples),
+        non_negative=placement.non_negative,
+        threads=default_threads(),
     )
 
 
@@ -169,42 +174,64 @@ def write_fp16(prepared: Prepared, progress: Progress) -> QuantizedGraph:
         return _write(prepared, "fp16", half.model, count, half.kept_float, {"precision": "fp16"})
 
 
+def plan(
+    prepared: Prepared,
+    source: CalibrationSource,
+    config: RangeConfig,
+    profile: Profile,
+    recipe: Recipe,
+    progress: Progress,
+) -> Int8Plan:
+    """Choose ranges and integer weights; raises GraphError or CalibrationError as the stages do.
+
+    An equalized graph is calibrated anew: its histograms are others.
+    """
+    name, fit = prepared.target.name, prepared.calibration.key.fit
+    graph, statistics = prepared.graph, prepared.calibration.tensors
+    if recipe.equalize:
+        graph = equalize(graph, statistics)
+        statistics = _observe(graph, source, fit, progress, f"equalize {name}")
+    with progress.step(f"levers {name}"):
+        count = min(recipe.images, len(source.samples)) if recipe.needs_images else 0
+        images = [
+            preprocess(read_image(sample.image), fit, graph.input_size)
+            for sample in (pick(source.samples, count) if count else ())
+        ]
+        return plan_int8(graph, statistics, images, config=config, profile=profile, recipe=recipe)
+
+
 def write_int8(
     prepared: Prepared,
+    plan: Int8Plan,
     config: RangeConfig,
     progress: Progress,
-    profile: Profile = PROFILES[DEFAULT_TARGET],
     exclude: Collection[str] = frozenset(),
+    suffix: str = "",
 ) -> QuantizedGraph:
-    """Write the INT8 graph for a profile, with ranges chosen by ``config``.
+    """Write the INT8 graph of a plan; ``suffix`` is added to its name.
 
     Raises:
         GraphError: a node in ``exclude``, which shall stay float, cannot.
     """
-    name = int8_name(profile.name)
+    name = int8_name(plan.profile.name) + suffix
     with progress.step(f"{name} {prepared.target.name}"):
-        placement = place(prepared.graph, profile, exclude)
-        tensors = {tensor: prepared.calibration.tensors[tensor] for tensor in placement.observed}
-        methods = {tensor: choose_method(found, config) for tensor, found in tensors.items()}
-        ranges = {
-            tensor: choose_range(found, replace(config, method=methods[tensor]))
-            for tensor, found in tensors.items()
-        }
-        model = quantize_int8(prepared.graph, placement, ranges, profile)
+        model, placement = plan.build(exclude)
+        chosen = {}
         metadata = {
             "precision": "int8",
-            "target": profile.name,
+            "target": plan.profile.name,
+            "recipe": plan.recipe.name,
             "calibration_method": config.method.value,
             "calibration_images": json.dumps([i.sha256 for i in prepared.calibration.key.images]),
         }
-        chosen = {}
         if config.method == Method.AUTO:
-            chosen = {tensor: method.value for tensor, method in methods.items()}
+            chosen = {tensor: method.value for tensor, method in plan.methods.items()}
             metadata["calibration_methods"] = json.dumps(chosen)
         if exclude:
             metadata["kept_float"] = json.dumps(sorted(exclude))
         count, kept = len(placement.nodes), placement.kept_float
-        return replace(_write(prepared, name, model, count, kept, metadata), methods=chosen)
+        written = _write(prepared, name, model, count, kept, metadata)
+        return replace(written, methods=chosen, recipe=plan.recipe.name)
 
 
 def _write(
