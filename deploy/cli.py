@@ -19,7 +19,7 @@ from deploy.artifacts import DEFAULT_OUT
 from deploy.errors import USER_ERRORS
 from deploy.gate import DEFAULT_MIN_RATIO, Gate
 from deploy.progress import ConsoleProgress
-from deploy.quantization import QuantizedGraph
+from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph
 from deploy.quantize.recipe import Levers, RecipeName
 from deploy.quantize.weights import Rounding
 from deploy.runtime import Runtime
@@ -126,6 +126,9 @@ def quantize(
     targets: Targets = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Write the half-precision graph.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Write the 8-bit graph.")] = False,
+    fp16_sqnr: Annotated[
+        float, typer.Option(help="dB that FP16 logits shall keep; first nodes stay FP32 for it.")
+    ] = MIN_FP16_SQNR,
     method: Annotated[
         Method | None,
         typer.Option("--method", help="How ranges are chosen. By default minmax; vacc: entropy."),
@@ -186,6 +189,7 @@ def quantize(
         targets or (),
         fp16=fp16 or not int8,
         int8=int8 or not fp16,
+        fp16_sqnr=fp16_sqnr,
         method=config if method else None,
         target=target,
         recipe=recipe,

@@ -25,7 +25,7 @@ from deploy.graph import read_graph, read_metadata, set_metadata
 from deploy.lint import Finding
 from deploy.lint import lint as lint_graph
 from deploy.progress import Progress, SilentProgress
-from deploy.quantization import EVALUATION_SPLIT, QuantizedGraph
+from deploy.quantization import EVALUATION_SPLIT, MIN_FP16_SQNR, QuantizedGraph
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
 from deploy.report import Report, build_report, write_report
 from deploy.runtime import Runtime, load_openvino
@@ -132,6 +132,7 @@ def quantize(
     *,
     fp16: bool = True,
     int8: bool = True,
+    fp16_sqnr: float = MIN_FP16_SQNR,
     method: RangeConfig | None = None,
     target: str = DEFAULT_TARGET,
     recipe: RecipeName = RecipeName.FAST,
@@ -155,6 +156,8 @@ def quantize(
             one. A variant that has no graph yet is exported first.
         fp16: write the half-precision graph.
         int8: write the 8-bit graph.
+        fp16_sqnr: dB that the half-precision graph's logits shall keep on calibration images; as
+            many of its first nodes stay FP32 as that takes, up to a quarter of all.
         method: how ranges are chosen; by default the full range seen (vacc: KL divergence).
         target: the toolchain that the INT8 graph is for (docs/targets.md).
         recipe: which accuracy levers are used (docs/accuracy.md); "auto" needs a gate.
@@ -189,7 +192,7 @@ def quantize(
             continue
         prepared = quantization.prepare(model, source, fit, progress)
         if fp16:
-            written.append(quantization.write_fp16(prepared, progress))
+            written.append(quantization.write_fp16(prepared, source, progress, fp16_sqnr))
         if int8 and profile is not None:
             config = method or RangeConfig()
             plans = [

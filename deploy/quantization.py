@@ -24,10 +24,12 @@ from calibration import (
     read_split,
 )
 from calibration.observe import SAMPLES
+from calibration.preprocess import Float32Array
 from calibration.record import CalibrationImage, identify
 from calibration.statistics import TensorStatistics
 from calibration.voc import pick, read_image
 from deploy.artifacts import Target, int8_name
+from deploy.emulation import emulate_half
 from deploy.files import write_whole
 from deploy.graph import (
     Graph,
@@ -37,9 +39,10 @@ from deploy.graph import (
     set_metadata,
     with_node_names,
 )
+from deploy.metrics import logits_sqnr
 from deploy.progress import Progress
 from deploy.quantize.equalize import equalize
-from deploy.quantize.fp16 import convert_fp16
+from deploy.quantize.fp16 import convert_fp16_within
 from deploy.quantize.placement import Placement, place
 from deploy.quantize.plan import Int8Plan, plan_int8
 from deploy.quantize.recipe import Recipe
@@ -47,6 +50,8 @@ from deploy.runtime import OnnxRunner, default_threads
 from deploy.targets import DEFAULT_TARGET, PROFILES, Profile
 
 EVALUATION_SPLIT = "val"
+FP16_IMAGES = 2  # on which a half-precision graph is measured
+MIN_FP16_SQNR = 60.0  # dB, of the logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,17 +176,38 @@ def _observe(
     )
 
 
-def write_fp16(prepared: Prepared, progress: Progress) -> QuantizedGraph:
-    """Write ``fp16.onnx``; nodes whose measured values do not fit a half stay FP32."""
+def write_fp16(
+    prepared: Prepared, source: CalibrationSource, progress: Progress, min_sqnr: float
+) -> QuantizedGraph:
+    """Write ``fp16.onnx``.
+
+    Nodes whose measured values do not fit a half stay FP32, and as many of the first ones as the
+    logits need to keep ``min_sqnr`` dB on a few calibration images.
+    """
     with progress.step(f"fp16 {prepared.target.name}"):
-        tensors = prepared.calibration.tensors
+        graph, tensors = prepared.graph, prepared.calibration.tensors
         magnitudes = {
             name: max(abs(tensors[root].minimum), abs(tensors[root].maximum))
             for name, root in prepared.placement.scale_of.items()
         }
-        half = convert_fp16(prepared.graph, magnitudes)
-        count = len(prepared.graph.model.graph.node) - len(half.kept_float)
+        images = _inputs(prepared, source, FP16_IMAGES)
+        runner = OnnxRunner(graph.model)
+        reference = [runner(image) for image in images]
+
+        def sqnr(model: onnx.ModelProto) -> float:
+            emulated = OnnxRunner(emulate_half(model))
+            return logits_sqnr(reference, [emulated(image) for image in images])
+
+        half = convert_fp16_within(graph, magnitudes, sqnr, min_sqnr)
+        count = len(graph.model.graph.node) - len(half.kept_float)
         return _write(prepared, "fp16", half.model, count, half.kept_float, {"precision": "fp16"})
+
+
+def _inputs(prepared: Prepared, source: CalibrationSource, count: int) -> list[Float32Array]:
+    """Return network inputs (1, 3, H, W) of ``count`` calibration images, or of all there are."""
+    samples = pick(source.samples, min(count, len(source.samples))) if count else []
+    fit, size = prepared.calibration.key.fit, prepared.graph.input_size
+    return [preprocess(read_image(sample.image), fit, size) for sample in samples]
 
 
 def plan(
@@ -202,11 +228,7 @@ def plan(
         graph = equalize(graph, statistics)
         statistics = _observe(graph, source, fit, progress, f"equalize {name}")
     with progress.step(f"levers {name}"):
-        count = min(recipe.images, len(source.samples)) if recipe.needs_images else 0
-        images = [
-            preprocess(read_image(sample.image), fit, graph.input_size)
-            for sample in (pick(source.samples, count) if count else ())
-        ]
+        images = _inputs(prepared, source, recipe.images if recipe.needs_images else 0)
         return plan_int8(graph, statistics, images, config=config, profile=profile, recipe=recipe)
 
 

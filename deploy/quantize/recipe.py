@@ -39,7 +39,7 @@ RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(
         RecipeName.PLAIN: Recipe(name="plain"),
         # depthwise and other small convolutions: most of the gain, for the cost of a forward pass
         RecipeName.FAST: Recipe(
-            name="fast", rounding=Rounding.SECOND_ORDER, correct_biases=True, largest=64
+            name="fast", rounding=Rounding.SECOND_ORDER, correct_biases=True, largest=1024
         ),
         RecipeName.ACCURATE: Recipe(
             name="accurate",
