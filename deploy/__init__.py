@@ -13,15 +13,26 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from deploy.errors import DeployError, ExportError, GraphError, ReportError
-from deploy.pipeline import export, export_all, quantize, report, simplify, validate
+from deploy.pipeline import (
+    calibrate,
+    export,
+    export_all,
+    merge_calibration,
+    quantize,
+    report,
+    simplify,
+    validate,
+)
 
 __all__ = [
     "DeployError",
     "ExportError",
     "GraphError",
     "ReportError",
+    "calibrate",
     "export",
     "export_all",
+    "merge_calibration",
     "quantize",
     "report",
     "simplify",

@@ -37,6 +37,10 @@ class Target:
         """Path of the statistics."""
         return self.folder / "calibration.json"
 
+    def calibration_part(self, part: int, parts: int) -> Path:
+        """Path of the statistics of one part of the images, 1 to ``parts``."""
+        return self.folder / f"calibration-{part}-of-{parts}.json"
+
     @property
     def validation(self) -> Path:
         """Path of the accuracy results."""

@@ -16,6 +16,22 @@ from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
 from deploy import cli_making, display
 from deploy.artifacts import DEFAULT_OUT
+from deploy.cli_options import (
+    AsJson,
+    CalibrationFit,
+    Images,
+    Limit,
+    Out,
+    Percentile,
+    RangeMethod,
+    Split,
+    Targets,
+    Variants,
+    VocRoot,
+    Weights,
+    parse_part,
+    parse_size,
+)
 from deploy.errors import USER_ERRORS
 from deploy.progress import ConsoleProgress
 from deploy.validate import Protocol
@@ -28,44 +44,6 @@ app = typer.Typer(
     help="From a RefineNet checkpoint to FP16 and INT8 ONNX, with the accuracy cost measured.",
     epilog="Example: deploy export rf-lw-mbv2 && deploy quantize --int8 && deploy validate",
 )
-
-Targets = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="VARIANT|MODEL.onnx", help="By default every variant exported."),
-]
-Variants = Annotated[
-    list[str] | None, typer.Argument(metavar="VARIANT", help="By default all five.")
-]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the artifacts.")]
-VocRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--voc-root",
-        metavar="DIR",
-        help="VOC2012, or a folder that holds VOCdevkit/VOC2012. By default $VOC_ROOT, else data/.",
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option("--weights", metavar="PATH", help="Checkpoint: safetensors or a torch file."),
-]
-Images = Annotated[int, typer.Option("--images", min=1, help="Calibration images of 'train'.")]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Images to evaluate. By default all.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-RangeMethod = Annotated[Method, typer.Option("--method", help="How activation ranges are chosen.")]
-Percentile = Annotated[
-    float, typer.Option("--percentile", help="Share of values in range, %, for that method.")
-]
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Return (height, width) from "500" or "HEIGHTxWIDTH"."""
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
-        raise typer.BadParameter(f"{text!r} is neither a number nor HEIGHTxWIDTH")
-    return int(parts[0]), int(parts[-1])
 
 
 @app.command(epilog="Example: deploy export rf-lw50 --weights rf_lw50_voc.pth.tar")
@@ -110,9 +88,11 @@ def quantize(
     method: RangeMethod = Method.MINMAX,
     percentile: Percentile = 99.99,
     images: Images = 50,
-    split: Annotated[str, typer.Option("--split", help="List of calibration images.")] = "train",
-    fit: Annotated[
-        Fit | None, typer.Option("--fit", help="How images become inputs. By default the graph's.")
+    split: Split = "train",
+    fit: CalibrationFit = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", metavar="PATH", help="By 'deploy calibrate': no images."),
     ] = None,
     voc_root: VocRoot = None,
     weights: Weights = None,
@@ -128,12 +108,50 @@ def quantize(
         images=images,
         split=split,
         fit=fit,
+        calibration=calibration,
         voc_root=voc_root,
         weights=weights,
         out=out,
         progress=ConsoleProgress(),
     )
     display.quantized(written, as_json=as_json)
+
+
+@app.command(epilog="Example: deploy calibrate rf-lw50 --merge one.json two.json")
+def calibrate(
+    target: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx")],
+    parts: Annotated[
+        list[Path] | None, typer.Argument(metavar="PART.json", help="With --merge.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge parts, without a run.")] = False,
+    images: Images = 50,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="I/N", help="Every N-th image, from the I-th.")
+    ] = None,
+    split: Split = "train",
+    fit: CalibrationFit = None,
+    voc_root: VocRoot = None,
+    weights: Weights = None,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> None:
+    """Write the statistics of all activations, of all images or of a part; or merge such parts."""
+    if merge != bool(parts) or (merge and part):
+        raise typer.BadParameter("--merge takes the files to merge, and nothing else does")
+    if parts:
+        return display.calibrated(deploy.merge_calibration(target, parts, out=out), as_json=as_json)
+    written = deploy.calibrate(
+        target,
+        images=images,
+        part=parse_part(part) if part else None,
+        split=split,
+        fit=fit,
+        voc_root=voc_root,
+        weights=weights,
+        out=out,
+        progress=ConsoleProgress(),
+    )
+    return display.calibrated(written, as_json=as_json)
 
 
 @app.command(

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.pipeline import ExportedGraph
-from deploy.quantization import QuantizedGraph
+from deploy.quantization import CalibrationFile, QuantizedGraph
 from deploy.report import Report, int8_cost
 from deploy.simplify import SimplifiedGraph
 
@@ -87,6 +87,15 @@ def quantized(results: Sequence[QuantizedGraph], *, as_json: bool) -> None:
         for node, reason in result.kept_float.items():
             print(f"  {node} stays float: {reason}")
     return None
+
+
+def calibrated(result: CalibrationFile, *, as_json: bool) -> None:
+    """Print where statistics are, and of what."""
+    if as_json:
+        return _json(asdict(result))
+    reused = ", reused" if result.reused else ""
+    counts = f"{result.images} images, {result.tensors} tensors"
+    return print(f"{result.target}: {result.path}  ({counts}{reused})")
 
 
 def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """Calibrate a target, or reuse its calibration, and write its FP16 and INT8 graphs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,24 +11,18 @@ from calibration import (
     Calibration,
     CalibrationError,
     CalibrationKey,
-    DataError,
     Fit,
     Method,
     RangeConfig,
-    Sample,
     choose_method,
     choose_range,
-    find_voc_root,
+    merge_calibrations,
     observe,
-    preprocess,
     read_calibration,
-    read_split,
 )
 from calibration.observe import SAMPLES
-from calibration.preprocess import Float32Array
-from calibration.record import CalibrationImage, identify
-from calibration.voc import pick, read_image
 from deploy.artifacts import Target
+from deploy.calibration_source import CalibrationSource
 from deploy.files import write_whole
 from deploy.graph import (
     Graph,
@@ -45,46 +39,6 @@ from deploy.quantize.placement import Placement, place
 from deploy.runtime import OnnxRunner, default_threads
 from deploy.targets import DEFAULT_TARGET, PROFILES
 
-EVALUATION_SPLIT = "val"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationSource:
-    """The images that calibrate."""
-
-    split: str
-    samples: list[Sample]
-    images: tuple[CalibrationImage, ...]
-
-    @classmethod
-    def find(cls, voc_root: Path | None, split: str, count: int) -> "CalibrationSource":
-        """Pick ``count`` images of ``split``, evenly spaced over its list.
-
-        Raises:
-            DataError: there is no such data.
-            CalibrationError: the split has fewer images, or shares one with the evaluation split.
-        """
-        root = find_voc_root(voc_root)
-        listed = read_split(root, split)
-        if not 1 <= count <= len(listed):
-            raise CalibrationError(
-                f"{count} calibration images asked for, but split {split!r} of {root} has "
-                f"{len(listed)}: pass --images with 1 to {len(listed)}"
-            )
-        samples = pick(listed, count)
-        try:
-            evaluated = {s.name for s in read_split(root, EVALUATION_SPLIT)}
-        except DataError:
-            evaluated = set()  # no such split: validation checks again, by content
-        shared = sorted(evaluated & {s.name for s in samples})
-        if shared:
-            raise CalibrationError(
-                f"{len(shared)} calibration images of split {split!r} are also in "
-                f"{EVALUATION_SPLIT!r} ({shared[0]}, …): accuracy would be flattered; calibrate "
-                "with images of 'train'"
-            )
-        return cls(split=split, samples=samples, images=identify(samples))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -95,6 +49,28 @@ class Prepared:
     placement: Placement
     calibration: Calibration
     reused: bool  # the calibration was on disk already
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationFile:
+    """Statistics that are on disk."""
+
+    target: str
+    path: Path
+    images: int
+    tensors: int
+    reused: bool  # they were there already
+
+    @classmethod
+    def of(cls, prepared: Prepared, path: Path, *, reused: bool) -> "CalibrationFile":
+        """Describe the calibration of a graph."""
+        return cls(
+            target=prepared.target.name,
+            path=path,
+            images=len(prepared.calibration.key.images),
+            tensors=len(prepared.calibration.tensors),
+            reused=reused,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,40 +96,66 @@ def prepare(
         GraphError: the graph cannot be read or quantized.
         CalibrationError: its statistics cannot be collected, or an old file cannot be read.
     """
-    model = with_node_names(read_graph(target.fp32))
-    graph = Graph(model)
-    placement = place(graph, PROFILES[DEFAULT_TARGET])
-    fit = fit or Fit(read_metadata(model).get("fit", Fit.CROP.value))
-    size = graph.input_size
+    graph, placement = _read_float_graph(target)
+    fit = fit or Fit(read_metadata(graph.model).get("fit", Fit.CROP.value))
     key = CalibrationKey(
-        graph_sha256=graph_sha256(model),
+        graph_sha256=graph_sha256(graph.model),
         fit=fit,
         images=source.images,
         samples_per_tensor=SAMPLES,
     )
-    if target.calibration.is_file():
-        found = read_calibration(target.calibration)
+    path = source.path(target)
+    if path.is_file():
+        found = read_calibration(path)
         if found.key == key:
             return Prepared(
                 target=target, graph=graph, placement=placement, calibration=found, reused=True
             )
 
-    def inputs() -> Iterator[Float32Array]:
-        for sample in progress.track(source.samples, f"calibrate {target.name}"):
-            yield preprocess(read_image(sample.image), fit, size)
-
     tensors = observe(
-        model,
+        graph.model,
         {name: graph.shapes[name] for name in placement.observed},
-        inputs(),
+        source.inputs(fit, graph.input_size, progress, f"calibrate {target.name}"),
         non_negative=placement.non_negative,
         threads=default_threads(),
     )
     calibration = Calibration(key=key, tensors=tensors)
-    write_whole(target.calibration, calibration.to_json())
+    write_whole(path, calibration.to_json())
     return Prepared(
         target=target, graph=graph, placement=placement, calibration=calibration, reused=False
     )
+
+
+def prepare_with(
+    target: Target, parts: Sequence[tuple[str, Calibration]], fit: Fit | None = None
+) -> Prepared:
+    """Read a target's float graph and join it with a calibration, or with the parts of one.
+
+    Raises:
+        GraphError: the graph cannot be read or quantized.
+        CalibrationError: a part, by its name, is of another graph or fit, or cannot be merged.
+    """
+    graph, placement = _read_float_graph(target)
+    sha256 = graph_sha256(graph.model)
+    for name, part in parts:
+        if part.key.graph_sha256 != sha256:
+            raise CalibrationError(
+                f"{name} is the calibration of another graph than {target.fp32}: run 'deploy "
+                f"calibrate {target.given or target.name}'"
+            )
+        if fit and part.key.fit != fit:
+            raise CalibrationError(f"{name} was made with fit {part.key.fit}, not {fit}")
+        if lacking := sorted(set(placement.observed) - part.tensors.keys()):
+            raise CalibrationError(f"{name} lacks tensor {lacking[0]}: calibrate anew")
+    calibration = merge_calibrations(parts)
+    return Prepared(
+        target=target, graph=graph, placement=placement, calibration=calibration, reused=True
+    )
+
+
+def _read_float_graph(target: Target) -> tuple[Graph, Placement]:
+    graph = Graph(with_node_names(read_graph(target.fp32)))
+    return graph, place(graph, PROFILES[DEFAULT_TARGET])
 
 
 def write_fp16(prepared: Prepared, progress: Progress) -> QuantizedGraph:
