@@ -4,10 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.errors import DeployError
+from deploy.targets import DEFAULT_TARGET, PROFILES
 from models.variants import VARIANTS
 
+SCHEMA = 2  # of validation.json and report.json (docs/formats.md)
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_OUT = Path("artifacts")
+
+
+def int8_name(target: str) -> str:
+    """Return the name of the INT8 graph for a target (deploy/targets.py)."""
+    return "int8" if target == DEFAULT_TARGET else f"int8-{target}"
+
+
+GRAPHS = (*PRECISIONS, *(int8_name(name) for name in PROFILES if name != DEFAULT_TARGET))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +38,9 @@ class Target:
         """The float graph that quantization starts from."""
         return self.given or self.folder / "fp32.onnx"
 
-    def graph(self, precision: str) -> Path:
-        """Path of the graph of a precision."""
-        return self.fp32 if precision == "fp32" else self.folder / f"{precision}.onnx"
+    def graph(self, name: str) -> Path:
+        """Path of one of ``GRAPHS``."""
+        return self.fp32 if name == "fp32" else self.folder / f"{name}.onnx"
 
     @property
     def calibration(self) -> Path:

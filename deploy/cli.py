@@ -21,8 +21,10 @@ from deploy.cli_options import (
     CalibrationFit,
     Images,
     Limit,
+    LintTarget,
     Out,
     Percentile,
+    QuantizeTarget,
     RangeMethod,
     Split,
     Targets,
@@ -34,6 +36,8 @@ from deploy.cli_options import (
 )
 from deploy.errors import USER_ERRORS
 from deploy.progress import ConsoleProgress
+from deploy.runtime import Runtime
+from deploy.targets import DEFAULT_TARGET
 from deploy.validate import Protocol
 
 app = typer.Typer(
@@ -85,8 +89,12 @@ def quantize(
     targets: Targets = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Write the half-precision graph.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Write the 8-bit graph.")] = False,
-    method: RangeMethod = Method.MINMAX,
+    method: Annotated[
+        Method | None,
+        typer.Option("--method", help="How ranges are chosen. By default minmax; vacc: entropy."),
+    ] = None,
     percentile: Percentile = 99.99,
+    target: QuantizeTarget = DEFAULT_TARGET,
     images: Images = 50,
     split: Split = "train",
     fit: CalibrationFit = None,
@@ -100,11 +108,13 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Calibrate on VOC images and write FP16 and INT8 graphs (both, if neither is asked for)."""
+    config = RangeConfig(method=method or Method.MINMAX, percentile=percentile)
     written = deploy.quantize(
         targets or (),
         fp16=fp16 or not int8,
         int8=int8 or not fp16,
-        method=RangeConfig(method=method, percentile=percentile),
+        method=config if method else None,
+        target=target,
         images=images,
         split=split,
         fit=fit,
@@ -115,6 +125,19 @@ def quantize(
         progress=ConsoleProgress(),
     )
     display.quantized(written, as_json=as_json)
+
+
+@app.command(epilog="Example: deploy lint other-tools.onnx --target tensorrt")
+def lint(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    target: LintTarget = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check an INT8 graph against the rules of a target; exit code 1 if it breaks any."""
+    result = deploy.lint(model, target)
+    display.linted(result, as_json=as_json)
+    if result.findings:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: deploy calibrate rf-lw50 --merge one.json two.json")
@@ -171,18 +194,22 @@ def validate(
         str | None,
         typer.Option(metavar="VARIANT", help="Torch network that ONNX files are compared with."),
     ] = None,
+    runtime: Annotated[
+        Runtime, typer.Option("--runtime", help="What runs the graphs.")
+    ] = Runtime.ONNXRUNTIME,
     voc_root: VocRoot = None,
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> None:
-    """Measure torch and every graph side by side: mIoU, agreement, SQNR, latency, size."""
+    """Measure torch and every graph side by side: mIoU, fidelity to torch, latency, size."""
     results = deploy.validate(
         targets or (),
         split=split,
         limit=limit,
         protocol=protocol,
         baseline=baseline,
+        runtime=runtime,
         voc_root=voc_root,
         weights=weights,
         out=out,

@@ -7,6 +7,7 @@ import typer
 
 from calibration.preprocess import Fit
 from calibration.ranges import Method
+from deploy.targets import TARGETS
 
 Targets = Annotated[
     list[str] | None,
@@ -40,6 +41,17 @@ CalibrationFit = Annotated[
 RangeMethod = Annotated[Method, typer.Option("--method", help="How activation ranges are chosen.")]
 Percentile = Annotated[
     float, typer.Option("--percentile", help="Share of values in range, %, for that method.")
+]
+
+QuantizeTarget = Annotated[
+    str,
+    typer.Option(
+        "--target", metavar="NAME", help=f"Toolchain of the INT8 graph: {', '.join(TARGETS)}."
+    ),
+]
+LintTarget = Annotated[
+    str | None,
+    typer.Option("--target", metavar="NAME", help="By default the one in the graph's metadata."),
 ]
 
 

@@ -11,10 +11,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deploy.pipeline import ExportedGraph
+from deploy.artifacts import PRECISIONS
+from deploy.figures import SCENES_NOTE, data_set, interval, is_drawn, number, percent
+from deploy.pipeline import ExportedGraph, LintedGraph
 from deploy.quantization import CalibrationFile, QuantizedGraph
-from deploy.report import Report, int8_cost
+from deploy.report import Report
 from deploy.simplify import SimplifiedGraph
+from deploy.vacc import VaccRecipe
 
 
 def line(text: str) -> None:
@@ -28,17 +31,13 @@ def _json(value: Any) -> None:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
     """Print a table; all but the first ``left`` columns are numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i < left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     width = table.__rich_measure__(Console(width=400), Console(width=400).options).maximum
     Console(highlight=False, width=width).print(table)
-
-
-def _share(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
 def _ops(ops: Mapping[str, int]) -> str:
@@ -72,14 +71,20 @@ def _without_model(result: SimplifiedGraph) -> dict[str, Any]:
     }
 
 
-def quantized(results: Sequence[QuantizedGraph], *, as_json: bool) -> None:
+def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) -> None:
     """Print the graphs that a quantization wrote, and what stays float."""
     if as_json:
         return _json([asdict(result) for result in results])
     for result in results:
+        if isinstance(result, VaccRecipe):
+            print(
+                f"{result.target} vacc: {result.path}  ({result.size_bytes / 1e6:.1f} MB: graph, "
+                f"{result.images} images, calibrate_mode {result.calibrate_mode})"
+            )
+            continue
         reused = ", calibration reused" if result.calibration_reused else ""
         megabytes = result.size_bytes / 1e6
-        print(f"{result.target} {result.precision}: {result.path}  ({megabytes:.1f} MB{reused})")
+        print(f"{result.target} {result.path.stem}: {result.path}  ({megabytes:.1f} MB{reused})")
         kept = len(result.kept_float)
         print(f"  {result.quantized_nodes} nodes in {result.precision}, {kept} stay float")
         if chosen := Counter(result.methods.values()).most_common():
@@ -87,6 +92,23 @@ def quantized(results: Sequence[QuantizedGraph], *, as_json: bool) -> None:
         for node, reason in result.kept_float.items():
             print(f"  {node} stays float: {reason}")
     return None
+
+
+def linted(result: LintedGraph, *, as_json: bool) -> None:
+    """Print the rules that a graph breaks, rule by rule: what to do, then node by node."""
+    if as_json:
+        return _json(asdict(result))
+    if not result.findings:
+        return print("clean")
+    by_rule: dict[tuple[str, str], list[str]] = {}
+    for finding in result.findings:
+        lines = by_rule.setdefault((finding.rule, finding.remedy), [])
+        lines.append(f"  {finding.node} {finding.problem}")
+    for (rule, remedy), lines in by_rule.items():
+        print(f"{rule} ({len(lines)}): {remedy}")
+        print("\n".join(lines))
+    count = len(result.findings)
+    return print(f"{count} finding{'s'[: count > 1]} for target {result.target} in {result.path}")
 
 
 def calibrated(result: CalibrationFile, *, as_json: bool) -> None:
@@ -106,62 +128,88 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     for result in results:
         source = result["weights"]["source"] if result["weights"] else "–"
         for name, scores in result["results"].items():
-            label = name if name == result["name"] else f"{result['name']} {name}"
-            sqnr = scores["sqnr_db"]
             rows.append(
                 [
-                    label,
+                    name if name == result["name"] else f"{result['name']} {name}",
                     source,
-                    _share(scores["miou"]),
-                    _share(scores["pixel_accuracy"]),
-                    _share(scores["agreement"]),
-                    "–" if sqnr is None else f"{sqnr:.1f}",
-                    f"{scores['latency_ms']:.1f}",
-                    f"{scores['size_bytes'] / 1e6:.1f}",
+                    percent(scores["miou"]),
+                    interval(scores["miou_drop"]),
+                    *_fidelity(scores),
+                    number(scores["latency_ms"]),
+                    number(scores["size_bytes"], scale=1e6),
                 ]
             )
     data = results[0]["dataset"]
-    print(f"{data['images']} images of {data['name']} {data['split']}, protocol {data['protocol']}")
-    columns = ["graph", "weights", "mIoU %", "pixel acc. %", "agreement %", "SQNR dB", "ms", "MB"]
-    return _table(columns, rows, left=2)
+    print(f"{data_set(data)}, protocol {data['protocol']}, graphs in {results[0]['runtime']}")
+    columns = ["graph", "weights", "mIoU %", "drop [95%]", "agree %", "SQNR dB", "cosine"]
+    _table([*columns, "ms", "MB"], rows, left=2)
+    _convolutions(results)
+    return _notes([row[1] for row in rows], data)
+
+
+def _convolutions(results: Sequence[Mapping[str, Any]]) -> None:
+    """Say how many convolutions of each quantized graph its runtime computes in 8 bits."""
+    for result in results:
+        for name, scores in result["results"].items():
+            integer, total = scores["int8_convolutions"] or (0, 0)
+            if integer or name.startswith("int8"):
+                label = name if name == result["name"] else f"{result['name']} {name}"
+                print(f"{label}: {integer} of {total} convolutions in 8 bits")
 
 
 def reported(
     content: Report, out: Path, *, as_json: bool, seconds: Mapping[str, float] | None = None
 ) -> None:
-    """Print the mission's table and where the report is; with ``seconds``, each stage's time."""
+    """Print accuracy, fidelity and where the report is; with ``seconds``, each stage's time."""
     if as_json:
         return _json(content)
-    rows = []
+    models, graphs = [], []
     for name, variant in content["variants"].items():
-        source = variant["weights"]["source"]
-        miou = {k: r["miou"] for k, r in variant["results"].items()}
-        agreement = {k: r["agreement"] for k, r in variant["results"].items()}
-        accuracy = [
-            *(miou.get(k) for k in ("torch", "fp32", "fp16", "int8")),
-            *int8_cost(variant["results"]),
-        ]
-        shown = "({})" if source == "random" else "{}"
-        rows.append(
+        results = variant["results"]
+        int8 = results.get("int8", {})
+        drop, ratio = (int8.get(key) or {"value": None} for key in ("miou_drop", "miou_ratio"))
+        models.append(
             [
                 name,
-                source,
-                f"{variant['macs'] / 1e9:.2f}",
-                f"{variant['parameters'] / 1e6:.2f}",
-                *(shown.format(_share(value)) for value in accuracy),
-                *(_share(agreement.get(k)) for k in ("fp16", "int8")),
-                _share(variant["published"]["miou"], 1),
+                variant["weights"]["source"],
+                number(variant["macs"], 2, 1e9),
+                number(variant["parameters"], 2, 1e6),
+                percent(variant["published"]["miou"], 1),
+                *(percent(results.get(k, {}).get("miou")) for k in ("torch", *PRECISIONS)),
+                percent(drop["value"]),
+                percent(ratio["value"]),
             ]
         )
+        graphs += [
+            [name, graph, interval(s["miou_drop"]), interval(s["miou_ratio"]), *_fidelity(s)]
+            for graph, s in results.items()
+            if graph != "torch"
+        ]
     data = content["dataset"]
-    print(f"mIoU %, {data['images']} images of {data['name']} {data['split']}, {data['protocol']}")
-    columns = ["model", "weights", "GMACs", "params M", "torch", "FP32", "FP16", "INT8", "drop"]
-    _table([*columns, "ratio %", "agree FP16", "agree INT8", "published"], rows, left=2)
-    if any(v["weights"]["source"] == "random" for v in content["variants"].values()):
-        print("(random): parameters are seeded random numbers; their mIoU says nothing.")
+    print(f"mIoU %, {data_set(data)}, protocol {data['protocol']}; drop and ratio of INT8 to torch")
+    columns = ["model", "weights", "GMACs", "params M", "published", "torch", "FP32", "FP16"]
+    _table([*columns, "INT8", "drop", "ratio"], models, left=2)
+    _notes([row[1] for row in models], data)
+    print("each graph against torch")
+    columns = ["model", "graph", "mIoU drop [95%]", "ratio % [95%]"]
+    _table([*columns, "agree %", "SQNR dB", "cosine"], graphs, left=2)
     if seconds:
         _stage_times(seconds, list(content["variants"]))
     return print(f"report: {out / 'report' / 'report.html'}")
+
+
+def _fidelity(scores: Mapping[str, Any]) -> list[str]:
+    """Return the cells that say how closely a graph follows torch."""
+    cosine = number(scores["cosine"], 4)
+    return [percent(scores["agreement"]), number(scores["sqnr_db"]), cosine]
+
+
+def _notes(sources: Sequence[str], data: Mapping[str, Any]) -> None:
+    """Say what a table's accuracy figures, or their absence, mean."""
+    if "random" in sources:
+        print("random: seeded random parameters, which have no accuracy, only fidelity to torch.\n")
+    if is_drawn(data) and set(sources) != {"random"}:
+        print(f"{SCENES_NOTE}\n")
 
 
 def _stage_times(seconds: Mapping[str, float], names: Sequence[str]) -> None:
@@ -186,9 +234,9 @@ def models(variants: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
             variant["weights"]["path"] or variant["weights"]["source"],
             f"{variant['parameters'] / 1e6:.2f}",
             f"{variant['macs'] / 1e9:.2f}",
-            _share(variant["published_miou"], 1),
-            _share(variant["vacc_fp16_miou"]),
-            _share(variant["vacc_int8_miou"]),
+            percent(variant["published_miou"], 1),
+            percent(variant["vacc_fp16_miou"]),
+            percent(variant["vacc_int8_miou"]),
         ]
         for variant in variants
     ]

@@ -1,15 +1,17 @@
 """What a measurement depends on besides the graphs: hardware, threads, versions, date."""
 
+import contextlib
 import datetime
 import platform
 import sys
-from importlib.metadata import version
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from deploy.runtime import default_threads
 
-PACKAGES = ("torch", "onnx", "onnxruntime", "onnxsim", "numpy", "pillow")
+PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "onnxsim", "numpy", "pillow")
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
@@ -25,8 +27,15 @@ def describe_environment() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": sys.version.split()[0],
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": dict(_versions()),
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Yield name and version of the packages that are installed; not all must be."""
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def _memory_gib() -> float | None:

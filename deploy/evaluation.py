@@ -10,15 +10,17 @@ import models
 from calibration import CLASSES, DataError, Fit, Sample, find_voc_root, read_split
 from calibration.record import CalibrationImage, file_sha256, identify
 from calibration.voc import name_data_set, pick
-from deploy.artifacts import PRECISIONS, Target
+from deploy.artifacts import GRAPHS, SCHEMA, Target
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, read_graph, read_metadata
 from deploy.progress import Progress
-from deploy.runtime import Runner, TorchRunner, open_graph
+from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, open_graph
 from deploy.validate import Protocol, evaluate
 
 BASELINE = "torch"
+COST = ("miou_drop", "miou_ratio")
+ACCURACY = ("miou", "per_class_iou", "pixel_accuracy", *COST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +63,12 @@ def measure(
     protocol: Protocol | None,
     baseline: str | None,
     weights: Path | None,
+    runtime: Runtime,
     progress: Progress,
 ) -> dict[str, Any]:
     """Return the results of a target as plain values.
+
+    What random parameters score against the masks is no accuracy: it is left out (None).
 
     Raises:
         DeployError: it has no graph, or a graph is of other parameters than torch's network, of
@@ -84,11 +89,14 @@ def measure(
     del graphs  # onnxruntime reads the files itself
     variant = target.name if target.is_variant else baseline or first.get("variant")
     runners: dict[str, Runner] = {}
+    random = {name for name, entries in metadata.items() if entries.get("weights") == "random"}
     result: dict[str, Any] = {
+        "schema": SCHEMA,
         "name": target.name,
         "variant": variant,
         "dataset": data.describe(protocol, size),
         "environment": describe_environment(),
+        "runtime": runtime.value,
         "weights": None,
     }
     if variant is not None:
@@ -96,12 +104,13 @@ def measure(
         sha256 = models.state_dict_hash(module)
         _check_weights(target, metadata, sha256)
         runners[BASELINE] = TorchRunner(module)
+        random |= set() if source.trained else {BASELINE}
         result |= {
             "weights": {"source": source.kind, "sha256": sha256},
             "parameters": models.count_parameters(module),
             "macs": models.count_macs(module, *size),
         }
-    runners |= {name: open_graph(path) for name, path in paths.items()}
+    runners |= {name: open_graph(path, runtime) for name, path in paths.items()}
     scores = evaluate(
         runners,
         progress.track(data.samples, f"validate {target.name}"),
@@ -111,7 +120,10 @@ def measure(
     )
     result["calibration"] = _describe_calibration(metadata)
     result["results"] = {
-        name: score.to_json() | _file_facts(paths.get(name), result.get("parameters"))
+        name: score.to_json()
+        | {"int8_convolutions": _counts(runners[name])}
+        | dict.fromkeys(_without_meaning(name, random))
+        | _file_facts(paths.get(name), result.get("parameters"))
         for name, score in scores.items()
     }
     return result
@@ -135,14 +147,26 @@ def read_results(target: Target) -> dict[str, Any]:
         raise ReportError(
             f"{path} lacks {sorted(missing)[0]!r}: run 'deploy validate {target.name}' again"
         )
+    if content.get("schema") != SCHEMA:
+        raise ReportError(
+            f"{path} has schema {content.get('schema', 1)}, but this version reads {SCHEMA}: run "
+            f"'deploy validate {target.name}' again"
+        )
     return content
+
+
+def _without_meaning(name: str, random: set[str]) -> tuple[str, ...]:
+    """Return which figures of a network mean nothing, given whose parameters are random."""
+    if name in random:
+        return ACCURACY
+    return COST if BASELINE in random else ()
 
 
 def _graph_paths(target: Target) -> dict[str, Path]:
     """Return the graphs to measure by the name that their results get."""
     if target.given is not None:
         return {target.name: target.given}
-    paths = {p: target.graph(p) for p in PRECISIONS if target.graph(p).is_file()}
+    paths = {p: target.graph(p) for p in GRAPHS if target.graph(p).is_file()}
     if not paths:
         raise DeployError(
             f"{target.name} has no graph in {target.folder}: run 'deploy export {target.name}' and "
@@ -173,6 +197,12 @@ def _check_weights(target: Target, metadata: dict[str, dict[str, str]], sha256: 
                 f"{entries.get('weights', 'none')}) than torch would load: pass --weights with "
                 f"that checkpoint, or run 'deploy export {target.name}' and 'deploy quantize' again"
             )
+
+
+def _counts(runner: Runner) -> list[int] | None:
+    """Return how many convolutions computed in 8 bits, of how many; of torch's network None."""
+    counts = executed_convolutions(runner)
+    return counts and list(counts)
 
 
 def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any] | None:

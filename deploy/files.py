@@ -1,7 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.errors import DeployError
@@ -32,6 +34,36 @@ def write_whole(path: Path, content: bytes | str) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_folder_whole(path: Path, files: Mapping[str, bytes | str]) -> int:
+    """Write a folder of ``files``, by their paths in it, in place of any that is there.
+
+    It is filled under another name beside and then renamed. Returns the size in bytes.
+
+    Raises:
+        DeployError: it cannot be written, or ``path`` is a file.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        new, old = temporary / "new", temporary / "old"
+        for name, content in files.items():
+            write_whole(new / name, content)
+        if path.exists():
+            if not path.is_dir():
+                raise DeployError(f"{path} cannot be written: there is a file of that name")
+            path.rename(old)
+        new.rename(path)
+    except OSError as error:
+        raise DeployError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            if (temporary / "old").exists() and not path.exists():
+                (temporary / "old").rename(path)  # stopped between the two renames
+            shutil.rmtree(temporary, ignore_errors=True)
+    return sum(len(c.encode() if isinstance(c, str) else c) for c in files.values())
 
 
 def _umask() -> int:

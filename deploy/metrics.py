@@ -1,6 +1,7 @@
 """Segmentation accuracy and the fidelity of logits, accumulated image by image."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,9 @@ from calibration.preprocess import Float32Array
 from calibration.voc import IGNORE_LABEL, UInt8Array
 
 Int64Array = NDArray[np.int64]
+Float64Array = NDArray[np.float64]
+RESAMPLES = 1000
+CONFIDENCE = 0.95
 
 
 class ConfusionMatrix:
@@ -19,31 +23,32 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.counts: Int64Array = np.zeros((num_classes, num_classes), dtype=np.int64)
 
-    def update(self, truth: UInt8Array, predicted: UInt8Array) -> None:
-        """Add one image's labels, two arrays of one shape; 255 in ``truth`` is ignored."""
+    def update(self, truth: UInt8Array, predicted: UInt8Array) -> Int64Array:
+        """Add one image's labels, two arrays of one shape; 255 in ``truth`` is ignored.
+
+        Returns:
+            The counts of this image alone, (classes, classes).
+        """
         n = self.num_classes
         # one table for all 256 x n pairs is faster than selecting the valid pixels first
         pairs = truth.astype(np.int32) * n
         pairs += predicted
         table = np.bincount(pairs.ravel(), minlength=(IGNORE_LABEL + 1) * n)
-        self.counts += table[: n * n].reshape(n, n)
+        counts: Int64Array = table[: n * n].reshape(n, n)
+        self.counts += counts
+        return counts
 
-    def iou(self) -> NDArray[np.float64]:
+    def iou(self) -> Float64Array:
         """IoU of each class, TP / (TP + FP + FN); NaN for one that the ground truth has not.
 
         Thus every graph compared on the same images is averaged over the same classes: one stray
         pixel of an absent class would else move the mean by a whole class.
         """
-        correct = np.diag(self.counts).astype(np.float64)
-        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - correct
-        iou = np.full(self.num_classes, np.nan)
-        np.divide(correct, union, out=iou, where=self.counts.sum(axis=1) > 0)
-        return iou
+        return _iou(_marginals(self.counts))
 
     def mean_iou(self) -> float:
         """Mean IoU over the classes that occur in the ground truth; NaN if there is none."""
-        iou = self.iou()
-        return float(np.nanmean(iou)) if np.isfinite(iou).any() else math.nan
+        return float(_mean_over_classes(self.iou()))
 
     def pixel_accuracy(self) -> float:
         """Share of the counted pixels whose class is right; NaN if there is none."""
@@ -57,6 +62,8 @@ class Fidelity:
 
     signal: float = 0.0  # sum of squares of the reference's logits
     noise: float = 0.0  # sum of squares of the difference
+    energy: float = 0.0  # sum of squares of the followed network's logits
+    product: float = 0.0  # sum of products of the two
     equal_pixels: int = 0
     pixels: int = 0
     _shape_matches: bool = field(default=True)
@@ -74,10 +81,12 @@ class Fidelity:
         if reference.shape != logits.shape:
             self._shape_matches = False  # a graph that upsamples inside: labels still compare
             return
-        flat = reference.ravel()
-        difference = flat - logits.ravel()
+        flat, other = reference.ravel(), logits.ravel()
+        difference = flat - other
         self.signal += float(flat @ flat)
         self.noise += float(difference @ difference)
+        self.energy += float(other @ other)
+        self.product += float(flat @ other)
 
     @property
     def agreement(self) -> float:
@@ -93,3 +102,120 @@ class Fidelity:
         if not self._shape_matches or not self.signal:
             return math.nan
         return 10 * math.log10(self.signal / self.noise) if self.noise else math.inf
+
+    @property
+    def cosine(self) -> float:
+        """Cosine similarity of the logits, Σ ref·x / √(Σ ref² · Σ x²), in -1…1.
+
+        Blind to a common factor, which SQNR counts as noise and the labels do not see either. NaN
+        where the two networks' logits differ in shape or one's are all zero.
+        """
+        if not self._shape_matches or not self.signal or not self.energy:
+            return math.nan
+        # of float32 sums: the last digits may pass one
+        return min(1.0, max(-1.0, self.product / math.sqrt(self.signal * self.energy)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A figure of the evaluated images, and the interval in which others like them would put it.
+
+    ``low`` and ``high`` are NaN where fewer than two images leave nothing to resample.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanIouCost:
+    """What a network loses against its baseline: the difference and the ratio of their mIoU.
+
+    Both are shares: a drop of 0.01 is one point.
+    """
+
+    drop: Estimate  # baseline - network
+    ratio: Estimate  # network / baseline
+
+
+def paired_bootstrap(
+    baseline: Sequence[Int64Array],
+    network: Sequence[Int64Array],
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> MeanIouCost:
+    """Return what a network's mIoU loses against the baseline's, with bootstrap intervals.
+
+    Both networks have seen the same images, so the images are resampled in pairs, with replacement,
+    and both mIoUs are computed anew on each resample, over the classes in its ground truth, as
+    :meth:`ConfusionMatrix.mean_iou` does. That an image is hard for both then cancels out. The
+    interval lies between the percentiles of the resampled figures (Efron, Bootstrap Methods:
+    Another Look at the Jackknife, Annals of Statistics 7, 1979; Efron and Tibshirani, An
+    Introduction to the Bootstrap, 1993, chapter 13).
+
+    Args:
+        baseline: an image's confusion counts each, (classes, classes), rows are the truth.
+        network: the same of the network, for the same images in the same order.
+        resamples: how many sets of as many images are drawn.
+        confidence: share of the resamples inside the interval.
+        seed: of the draw; equal seeds draw equal images.
+
+    Raises:
+        ValueError: there are no images, or not as many for one network as for the other.
+    """
+    if not baseline or len(baseline) != len(network):
+        raise ValueError(f"{len(baseline)} and {len(network)} images cannot be paired")
+    count = len(baseline)
+    generator = np.random.default_rng(seed)
+    # how often each image is drawn, (resamples, images); the first row is the set itself
+    weights = np.ones((resamples + 1, count))
+    weights[1:] = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
+    baseline_miou, network_miou = (
+        _weighted_miou(counts, weights) for counts in (baseline, network)
+    )
+    ratio = np.full(resamples + 1, np.nan)
+    np.divide(network_miou, baseline_miou, out=ratio, where=baseline_miou > 0)
+    return MeanIouCost(
+        drop=_estimate(baseline_miou - network_miou, count, confidence),
+        ratio=_estimate(ratio, count, confidence),
+    )
+
+
+def _weighted_miou(counts: Sequence[Int64Array], weights: Float64Array) -> Float64Array:
+    """Return the mIoU (resamples,) of images (C, C) each that count ``weights`` times."""
+    pixels = np.tensordot(_marginals(np.stack(counts)), weights, axes=(1, 1))  # (3, C, resamples)
+    return _mean_over_classes(_iou(pixels.swapaxes(1, 2)))
+
+
+def _estimate(figures: Float64Array, images: int, confidence: float) -> Estimate:
+    """Return the first figure, and the interval that holds a share of the others."""
+    resampled = figures[1:][np.isfinite(figures[1:])]
+    low, high = math.nan, math.nan
+    if images > 1 and resampled.size:
+        low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return Estimate(value=float(figures[0]), low=low, high=high)
+
+
+def _marginals(counts: Int64Array) -> Float64Array:
+    """Return correct, true and predicted pixels of each class, (3, …, C), of counts (…, C, C)."""
+    correct = counts.diagonal(axis1=-2, axis2=-1)
+    return np.stack([correct, counts.sum(axis=-1), counts.sum(axis=-2)]).astype(np.float64)
+
+
+def _iou(marginals: Float64Array) -> Float64Array:
+    """Return IoU (…, C) of pixel counts (3, …, C); NaN where the ground truth has not the class."""
+    correct, true, predicted = marginals
+    iou = np.full(correct.shape, np.nan)
+    np.divide(correct, true + predicted - correct, out=iou, where=true > 0)
+    return iou
+
+
+def _mean_over_classes(iou: Float64Array) -> Float64Array:
+    """Return the mean (…) of what is not NaN in IoU (…, C); NaN where there is none."""
+    present = np.isfinite(iou)
+    mean = np.full(iou.shape[:-1], np.nan)
+    np.divide(np.where(present, iou, 0).sum(-1), present.sum(-1), out=mean, where=present.any(-1))
+    return mean

@@ -20,11 +20,16 @@ from deploy.calibration_source import CalibrationSource, Part
 from deploy.errors import DeployError
 from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
-from deploy.graph import read_graph, set_metadata
+from deploy.graph import read_graph, read_metadata, set_metadata
+from deploy.lint import Finding
+from deploy.lint import lint as lint_graph
 from deploy.progress import Progress, SilentProgress
 from deploy.quantization import CalibrationFile, QuantizedGraph
 from deploy.report import Report, build_report, write_report
+from deploy.runtime import Runtime, load_openvino
 from deploy.simplify import SimplifiedGraph, simplify_onnx
+from deploy.targets import DEFAULT_TARGET, VACC, find_profile
+from deploy.vacc import VaccRecipe, write_vacc
 from deploy.validate import Protocol
 
 Size = tuple[int, int]
@@ -43,6 +48,15 @@ class ExportedGraph:
     weights: str  # "random", or where the parameters come from
     difference: Difference  # to torch
     simplified: SimplifiedGraph
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintedGraph:
+    """A graph and the rules of a target that it breaks."""
+
+    path: Path
+    target: str
+    findings: list[Finding]
 
 
 def export(
@@ -117,6 +131,7 @@ def quantize(
     fp16: bool = True,
     int8: bool = True,
     method: RangeConfig | None = None,
+    target: str = DEFAULT_TARGET,
     images: int = 50,
     split: str = "train",
     fit: Fit | None = None,
@@ -125,15 +140,19 @@ def quantize(
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
     progress: Progress | None = None,
-) -> list[QuantizedGraph]:
+) -> list[QuantizedGraph | VaccRecipe]:
     """Calibrate and quantize variants or ONNX files into ``<out>/<name>/{fp16,int8}.onnx``.
+
+    The INT8 graph for another target than the default one is ``int8-<target>.onnx``; vacc gets a
+    folder ``vacc`` in its place.
 
     Args:
         targets: variant ids or paths; by default every variant exported so far, or else the default
             one. A variant that has no graph yet is exported first.
         fp16: write the half-precision graph.
         int8: write the 8-bit graph.
-        method: how ranges are chosen; by default the full range seen.
+        method: how ranges are chosen; by default the full range seen (vacc: KL divergence).
+        target: the toolchain that the INT8 graph is for (docs/targets.md).
         images: how many images of ``split`` calibrate, evenly spaced over its list.
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
@@ -147,23 +166,32 @@ def quantize(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
+    profile = None if target == VACC else find_profile(target)
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
     if calibration and len(names) != 1:
         raise DeployError(f"a calibration is of one graph, not of {len(names)}: name the target")
+    if calibration and int8 and profile is None:
+        raise DeployError(f"{target} calibrates on images by itself: leave out the calibration")
     given = [(str(calibration), read_calibration(calibration))] if calibration else []
     source = None if given else CalibrationSource.find(voc_root, split, images)
-    written = []
-    for target in (resolve_target(name, out) for name in names):
-        if target.is_variant and not target.fp32.is_file():
-            export(target.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+    written: list[QuantizedGraph | VaccRecipe] = []
+    for model in (resolve_target(name, out) for name in names):
+        if model.is_variant and not model.fp32.is_file():
+            export(model.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+        if int8 and profile is None and source:
+            with progress.step(f"vacc {model.name}"):
+                written.append(write_vacc(model, source, method))
+        if not fp16 and profile is None:
+            continue
         if source:
-            prepared = quantization.prepare(target, source, fit, progress)
+            prepared = quantization.prepare(model, source, fit, progress)
         else:
-            prepared = quantization.prepare_with(target, given, fit)
+            prepared = quantization.prepare_with(model, given, fit)
         if fp16:
             written.append(quantization.write_fp16(prepared, progress))
-        if int8:
-            written.append(quantization.write_int8(prepared, method or RangeConfig(), progress))
+        if int8 and profile is not None:
+            config = method or RangeConfig()
+            written.append(quantization.write_int8(prepared, config, progress, profile))
     return written
 
 
@@ -223,6 +251,18 @@ def merge_calibration(
     return CalibrationFile.of(prepared, found.calibration, reused=False)
 
 
+def lint(path: Path, target: str | None = None) -> LintedGraph:
+    """Check a QDQ graph against the rules of a target, by default the one its metadata name.
+
+    Raises:
+        DeployError: there is no such target.
+        GraphError: the file is no valid graph, or no QDQ graph that can be checked.
+    """
+    model = read_graph(path)
+    target = target or read_metadata(model).get("target", DEFAULT_TARGET)
+    return LintedGraph(path=path, target=target, findings=lint_graph(model, target))
+
+
 def validate(
     targets: Sequence[str] = (),
     *,
@@ -230,6 +270,7 @@ def validate(
     limit: int | None = None,
     protocol: Protocol | None = None,
     baseline: str | None = None,
+    runtime: Runtime = Runtime.ONNXRUNTIME,
     voc_root: Path | None = None,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
@@ -246,6 +287,7 @@ def validate(
         protocol: by default the graph's own fit, else crop.
         baseline: variant whose torch network ONNX files are compared with; by default the one that
             their metadata name.
+        runtime: what runs the graphs; OpenVINO is installed apart.
         voc_root: see :func:`calibration.find_voc_root`.
         weights: the checkpoint of the torch baseline, if it was exported from one given by path.
         out: the folder of the artifacts.
@@ -258,13 +300,15 @@ def validate(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
+    if runtime is Runtime.OPENVINO:
+        load_openvino()
     data = evaluation.EvaluationSet.find(voc_root, split, limit)
     names = list(targets) or exported_variants(out)
     if not names:
         raise DeployError(f"nothing is exported to {out} yet: run 'deploy export' or name a target")
     results = []
     for target in (resolve_target(name, out) for name in names):
-        result = evaluation.measure(target, data, protocol, baseline, weights, progress)
+        result = evaluation.measure(target, data, protocol, baseline, weights, runtime, progress)
         if target.is_variant:
             write_whole(target.validation, json.dumps(result, indent=1) + "\n")
         results.append(result)

@@ -1,7 +1,7 @@
 """Calibrate a target, or reuse its calibration, and write its FP16 and INT8 graphs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from calibration import (
     read_calibration,
 )
 from calibration.observe import SAMPLES
-from deploy.artifacts import Target
+from deploy.artifacts import Target, int8_name
 from deploy.calibration_source import CalibrationSource
 from deploy.files import write_whole
 from deploy.graph import (
@@ -37,7 +37,7 @@ from deploy.quantize.fp16 import convert_fp16
 from deploy.quantize.int8 import quantize_int8
 from deploy.quantize.placement import Placement, place
 from deploy.runtime import OnnxRunner, default_threads
-from deploy.targets import DEFAULT_TARGET, PROFILES
+from deploy.targets import DEFAULT_TARGET, PROFILES, Profile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Prepared:
 
     target: Target
     graph: Graph
-    placement: Placement
+    placement: Placement  # of the default profile: it observes what any needs
     calibration: Calibration
     reused: bool  # the calibration was on disk already
 
@@ -168,35 +168,50 @@ def write_fp16(prepared: Prepared, progress: Progress) -> QuantizedGraph:
         }
         half = convert_fp16(prepared.graph, magnitudes)
         count = len(prepared.graph.model.graph.node) - len(half.kept_float)
-        return _write(prepared, "fp16", half.model, count, half.kept_float, {})
+        return _write(prepared, "fp16", half.model, count, half.kept_float, {"precision": "fp16"})
 
 
-def write_int8(prepared: Prepared, config: RangeConfig, progress: Progress) -> QuantizedGraph:
-    """Write ``int8.onnx`` with ranges chosen by ``config``."""
-    with progress.step(f"int8 {prepared.target.name}"):
-        placement = prepared.placement
-        tensors = {name: prepared.calibration.tensors[name] for name in placement.observed}
-        methods = {name: choose_method(tensor, config) for name, tensor in tensors.items()}
+def write_int8(
+    prepared: Prepared,
+    config: RangeConfig,
+    progress: Progress,
+    profile: Profile = PROFILES[DEFAULT_TARGET],
+    exclude: Collection[str] = frozenset(),
+) -> QuantizedGraph:
+    """Write the INT8 graph for a profile, with ranges chosen by ``config``.
+
+    Raises:
+        GraphError: a node in ``exclude``, which shall stay float, cannot.
+    """
+    name = int8_name(profile.name)
+    with progress.step(f"{name} {prepared.target.name}"):
+        placement = place(prepared.graph, profile, exclude)
+        tensors = {tensor: prepared.calibration.tensors[tensor] for tensor in placement.observed}
+        methods = {tensor: choose_method(found, config) for tensor, found in tensors.items()}
         ranges = {
-            name: choose_range(tensor, replace(config, method=methods[name]))
-            for name, tensor in tensors.items()
+            tensor: choose_range(found, replace(config, method=methods[tensor]))
+            for tensor, found in tensors.items()
         }
-        model = quantize_int8(prepared.graph, placement, ranges, PROFILES[DEFAULT_TARGET])
+        model = quantize_int8(prepared.graph, placement, ranges, profile)
         metadata = {
+            "precision": "int8",
+            "target": profile.name,
             "calibration_method": config.method.value,
             "calibration_images": json.dumps([i.sha256 for i in prepared.calibration.key.images]),
         }
         chosen = {}
         if config.method == Method.AUTO:
-            chosen = {name: method.value for name, method in methods.items()}
+            chosen = {tensor: method.value for tensor, method in methods.items()}
             metadata["calibration_methods"] = json.dumps(chosen)
+        if exclude:
+            metadata["kept_float"] = json.dumps(sorted(exclude))
         count, kept = len(placement.nodes), placement.kept_float
-        return replace(_write(prepared, "int8", model, count, kept, metadata), methods=chosen)
+        return replace(_write(prepared, name, model, count, kept, metadata), methods=chosen)
 
 
 def _write(
     prepared: Prepared,
-    precision: str,
+    name: str,
     model: onnx.ModelProto,
     quantized_nodes: int,
     kept_float: dict[str, str],
@@ -209,7 +224,6 @@ def _write(
         {
             **read_metadata(source),
             "fit": prepared.calibration.key.fit.value,
-            "precision": precision,
             "source_sha256": prepared.calibration.key.graph_sha256,
             **metadata,
         },
@@ -217,11 +231,11 @@ def _write(
     onnx.checker.check_model(model, full_check=True)
     OnnxRunner(model)
     content = model.SerializeToString(deterministic=True)
-    path = prepared.target.graph(precision)
+    path = prepared.target.graph(name)
     write_whole(path, content)
     return QuantizedGraph(
         target=prepared.target.name,
-        precision=precision,
+        precision=metadata["precision"],
         path=path,
         size_bytes=len(content),
         quantized_nodes=quantized_nodes,

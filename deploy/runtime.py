@@ -1,8 +1,13 @@
-"""What runs a network: torch or onnxruntime, behind one call from image to logits."""
+"""What runs a network: torch, onnxruntime or OpenVINO, behind one call from image to logits."""
 
+import importlib
 import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -13,10 +18,20 @@ from torch import nn
 from calibration.observe import session_options
 from calibration.preprocess import Float32Array
 from deploy.emulation import emulate_half, has_half
-from deploy.errors import GraphError
-from deploy.graph import read_graph
+from deploy.errors import DeployError, GraphError
+from deploy.graph import count_ops, read_graph
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+# Of onnxruntime's optimized graphs.
+INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
+FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcFusedConv")
+
+
+class Runtime(StrEnum):
+    """What runs ONNX graphs."""
+
+    ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
 
 
 class Runner(Protocol):
@@ -61,26 +76,20 @@ class OnnxRunner:
 
     def __init__(self, model: onnx.ModelProto | Path, threads: int | None = None) -> None:
         self.timed: Runner | None = None
+        self.model = model
         self.name = str(model) if isinstance(model, Path) else "the graph"
-        options = session_options(threads or default_threads())
-        source = str(model) if isinstance(model, Path) else model.SerializeToString()
-        try:
-            self.session = onnxruntime.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            reason = " ".join(str(error).split())[:200]
-            raise GraphError(f"onnxruntime cannot load {self.name}: {reason}") from None
+        self.session = self._session(session_options(threads or default_threads()))
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if len(inputs) != 1 or inputs[0].type not in INPUT_TYPES:
-            raise GraphError(f"{self.name} does not take one float image: it cannot be evaluated")
-        if len(outputs[0].shape) != 4:
-            raise GraphError(
-                f"{self.name} gives {outputs[0].name} of shape {outputs[0].shape}: logits "
-                "(1, classes, h, w) are expected"
-            )
+        _check_signature(self.name, [i.type in INPUT_TYPES for i in inputs], outputs[0].shape)
         self.input_name, self.output_name = inputs[0].name, outputs[0].name
         self.input_type = INPUT_TYPES[inputs[0].type]
+
+    def _session(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        source = str(self.model) if isinstance(self.model, Path) else self.model.SerializeToString()
+        try:
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise _cannot_load("onnxruntime", self.name, error) from None
 
     def __call__(self, image: Float32Array) -> Float32Array:
         """Run the graph on one image."""
@@ -88,16 +97,117 @@ class OnnxRunner:
         logits = self.session.run([self.output_name], feed)[0][0]
         return np.asarray(logits, dtype=np.float32)
 
+    def executed_operators(self) -> Counter[str]:
+        """Return how many nodes of each operator run, after onnxruntime's optimizations.
 
-def open_graph(path: Path) -> OnnxRunner:
-    """Return a runner for an ONNX file; one in half precision is emulated, and timed as it is.
+        It tells them by way of a file only: a quantized graph is loaded once more.
+        """
+        source = read_graph(self.model) if isinstance(self.model, Path) else self.model
+        operators = Counter(count_ops(source))
+        if not operators["DequantizeLinear"]:
+            return operators  # a float graph's convolutions are fused and renamed, but stay float
+        options = session_options(1)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "optimized.onnx")
+            options.optimized_model_filepath = str(path)
+            self._session(options)
+            optimized = onnx.load(path, load_external_data=False)
+        return Counter(count_ops(optimized))
+
+
+class OpenVinoRunner:
+    """An ONNX graph in OpenVINO on the CPU; what is not quantized computes in float32.
+
+    Without that hint OpenVINO would take bfloat16 where the processor has it.
 
     Raises:
-        GraphError: as :class:`OnnxRunner`.
+        DeployError: OpenVINO is not installed.
+        GraphError: it cannot load the graph, or it is not one image in, logits out.
     """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.timed: Runner | None = None
+        core = load_openvino().Core()
+        hints = {
+            "INFERENCE_NUM_THREADS": threads or default_threads(),
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            self.compiled = core.compile_model(core.read_model(str(path)), "CPU", hints)
+        except RuntimeError as error:
+            raise _cannot_load("OpenVINO", str(path), error) from None
+        types = [port.get_element_type().to_dtype() for port in self.compiled.inputs]
+        shape = [1] * len(self.compiled.output(0).get_partial_shape())
+        _check_signature(str(path), [t in (np.float32, np.float16) for t in types], shape)
+        self.input_type = types[0]
+
+    def __call__(self, image: Float32Array) -> Float32Array:
+        """Run the graph on one image."""
+        logits = self.compiled([image.astype(self.input_type, copy=False)])[0][0]
+        return np.asarray(logits, dtype=np.float32)
+
+    def executed_convolutions(self) -> Counter[str]:
+        """Return how many convolutions compute in each precision, by OpenVINO's name of it."""
+        layers = (op.get_rt_info() for op in self.compiled.get_runtime_model().get_ops())
+        return Counter(
+            layer["runtimePrecision"].astype(str)
+            for layer in layers
+            if layer["layerType"].astype(str) == "Convolution"
+        )
+
+
+def executed_convolutions(runner: Runner) -> tuple[int, int] | None:
+    """Return how many convolutions compute in 8 bits, and how many there are; None for torch.
+
+    Of a graph whose logits are emulated it is those of the graph itself.
+    """
+    executed = runner.timed or runner
+    if isinstance(executed, OpenVinoRunner):
+        precisions = executed.executed_convolutions()
+        return precisions["u8"] + precisions["i8"], precisions.total()
+    if not isinstance(executed, OnnxRunner):
+        return None
+    operators = executed.executed_operators()
+    in_8_bits = sum(operators[name] for name in INTEGER_CONVOLUTIONS)
+    return in_8_bits, in_8_bits + sum(operators[name] for name in FLOAT_CONVOLUTIONS)
+
+
+def load_openvino() -> Any:
+    """Return the module; raises DeployError if it is not installed."""
+    try:
+        return importlib.import_module("openvino")
+    except ImportError:
+        raise DeployError("OpenVINO is not installed: run 'pip install openvino'") from None
+
+
+def open_graph(path: Path, runtime: Runtime = Runtime.ONNXRUNTIME) -> OnnxRunner | OpenVinoRunner:
+    """Return a runner for an ONNX file; one in half precision is emulated, and timed as it is.
+
+    The emulation is onnxruntime's, whatever the runtime: OpenVINO on a CPU takes halves for floats.
+
+    Raises:
+        DeployError, GraphError: as the runners.
+    """
+    direct = OpenVinoRunner if runtime is Runtime.OPENVINO else OnnxRunner
     model = read_graph(path)
     if not has_half(model):
-        return OnnxRunner(path)
+        return direct(path)
     runner = OnnxRunner(emulate_half(model))
-    runner.timed = OnnxRunner(path)
+    runner.timed = direct(path)
     return runner
+
+
+def _cannot_load(runtime: str, name: str, error: Exception) -> GraphError:
+    return GraphError(f"{runtime} cannot load {name}: {' '.join(str(error).split())[:200]}")
+
+
+def _check_signature(name: str, are_float: Sequence[bool], output_shape: Sequence[object]) -> None:
+    """Refuse what is not one float image in, logits (1, classes, h, w) out."""
+    if list(are_float) != [True]:
+        raise GraphError(f"{name} does not take one float image: it cannot be evaluated")
+    if len(output_shape) != 4:
+        raise GraphError(
+            f"{name} gives an output of shape {list(output_shape)}: logits (1, classes, h, w) are "
+            "expected"
+        )

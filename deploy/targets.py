@@ -103,10 +103,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     }
 )
 DEFAULT_TARGET = "ort"
+TARGETS = (*PROFILES, VACC)
 
 
 def find_profile(name: str) -> Profile:
     """Return a target's profile; raises DeployError if there is none of that name."""
+    if name == VACC:
+        raise DeployError(f"target {VACC} quantizes by itself: it has no rules for an INT8 graph")
     if name not in PROFILES:
-        raise DeployError(f"no target {name!r}: choose one of {', '.join(PROFILES)}")
+        raise DeployError(f"no target {name!r}: choose one of {', '.join(TARGETS)}")
     return PROFILES[name]

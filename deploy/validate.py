@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -21,7 +21,7 @@ from calibration.preprocess import (
 )
 from calibration.voc import CLASSES, Sample, UInt8Array, read_sample
 from deploy.errors import GraphError
-from deploy.metrics import ConfusionMatrix, Fidelity
+from deploy.metrics import ConfusionMatrix, Estimate, Fidelity, Int64Array, paired_bootstrap
 from deploy.runtime import Runner
 
 TIMED_IMAGES = 10  # where a network is run for its latency alone
@@ -46,40 +46,53 @@ class Result:
     """What one network scored; shares and IoU in 0…1, NaN where a figure has no meaning."""
 
     miou: float  # over the classes that occur in the ground truth
+    miou_drop: Estimate | None  # the baseline's minus this one's; None for the baseline itself
+    miou_ratio: Estimate | None  # this one's over the baseline's
     per_class_iou: dict[str, float]
     pixel_accuracy: float
     agreement: float  # share of pixels with the baseline's label
     sqnr_db: float  # of the logits, against the baseline's
+    cosine: float  # similarity of the logits to the baseline's
     latency_ms: float  # median over the images, of the network alone
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; what is not finite becomes null."""
         return {
             "miou": _finite(self.miou),
+            "miou_drop": _plain(self.miou_drop),
+            "miou_ratio": _plain(self.miou_ratio),
             "per_class_iou": {name: _finite(v) for name, v in self.per_class_iou.items()},
             "pixel_accuracy": _finite(self.pixel_accuracy),
             "agreement": _finite(self.agreement),
             "sqnr_db": _finite(self.sqnr_db),
+            "cosine": _finite(self.cosine),
             "latency_ms": _finite(self.latency_ms),
         }
 
 
 @dataclass(kw_only=True)
 class _Score:
-    """The running sums of one network."""
+    """The running sums of one network, and the pixel counts of each image."""
 
     confusion: ConfusionMatrix
+    images: list[Int64Array] = field(default_factory=list)
     fidelity: Fidelity = field(default_factory=Fidelity)
     seconds: list[float] = field(default_factory=list)
 
-    def result(self, class_names: list[str]) -> Result:
+    def result(self, class_names: list[str], baseline: "_Score | None") -> Result:
         per_class = self.confusion.iou().tolist()
+        cost = None
+        if baseline is not None and baseline is not self:
+            cost = paired_bootstrap(baseline.images, self.images)
         return Result(
             miou=self.confusion.mean_iou(),
+            miou_drop=cost.drop if cost else None,
+            miou_ratio=cost.ratio if cost else None,
             per_class_iou=dict(zip(class_names, per_class, strict=True)),
             pixel_accuracy=self.confusion.pixel_accuracy(),
             agreement=self.fidelity.agreement,
             sqnr_db=self.fidelity.sqnr_db,
+            cosine=self.fidelity.cosine,
             latency_ms=1000 * statistics.median(self.seconds),
         )
 
@@ -100,7 +113,8 @@ def evaluate(
         samples: at least one image with its mask.
         protocol: how images and masks are fitted and where labels are compared.
         size: height and width of the networks' input.
-        baseline: the name in ``runners`` of the network that agreement and SQNR refer to, or None.
+        baseline: the name in ``runners`` of the network that drop, ratio, agreement, SQNR and
+            cosine similarity refer to, or None.
         class_names: VOC's by default.
 
     Raises:
@@ -123,13 +137,14 @@ def evaluate(
             logits = _run_timed(run, image, scores[name].seconds)
             target = mask.shape if protocol is Protocol.NATIVE else size
             labels = logits_to_labels(logits, target)[: region[0], : region[1]]
-            scores[name].confusion.update(truth, labels)
+            scores[name].images.append(scores[name].confusion.update(truth, labels))
             predictions[name] = logits, labels
         if baseline is not None:
             for name, (logits, labels) in predictions.items():
                 reference_logits, reference_labels = predictions[baseline]
                 scores[name].fidelity.update(reference_logits, logits, reference_labels, labels)
-    return {name: score.result(class_names) for name, score in scores.items()}
+    reference = None if baseline is None else scores[baseline]
+    return {name: score.result(class_names, reference) for name, score in scores.items()}
 
 
 def _run_timed(run: Runner, image: Float32Array, seconds: list[float]) -> Float32Array:
@@ -157,6 +172,13 @@ def _warm_up(runners: Mapping[str, Runner], size: Size, num_classes: int) -> Non
                 f"{name} gives {logits.shape[0]} logits a pixel, but there are {num_classes} "
                 "classes: it cannot be scored on this data"
             )
+
+
+def _plain(estimate: Estimate | None) -> dict[str, float | None] | None:
+    """Return an estimate as plain values; null if it has none itself."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return None
+    return {name: _finite(value) for name, value in asdict(estimate).items()}
 
 
 def _finite(value: float) -> float | None:

@@ -89,8 +89,9 @@ def load_checkpoint(module: nn.Module, path: Path | str) -> None:
     plain state dict or one under ``state_dict`` or ``model``; a ``module.`` prefix is dropped.
 
     Raises:
-        ModelError: the file cannot be read, or it has missing, unexpected, wrongly shaped or
-            non-finite entries; the message names the first few and the counts.
+        ModelError: the file cannot be read, has an entry both with and without that prefix, or has
+            missing, unexpected, wrongly shaped or non-finite entries; the message names the first
+            few and the counts.
     """
     path = Path(path)
     state = read_state_dict(path)
@@ -175,7 +176,14 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path} holds {len(foreign)} entries that are no tensors ({_first(foreign)}): save "
             "model.state_dict()"
         )
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    state = {str(key).removeprefix("module."): value for key, value in content.items()}
+    twice = [key for key in state if key in content and f"module.{key}" in content]
+    if twice:  # else the later one would win, and nobody would know
+        raise ModelError(
+            f"{path} holds {len(twice)} entries both with and without the prefix 'module.' "
+            f"({_first(twice)}): save one network's state dict"
+        )
+    return state
 
 
 def find_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

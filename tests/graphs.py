@@ -72,6 +72,54 @@ def refine_model(classes: int = 4, seed: int = 0) -> onnx.ModelProto:
     return make_model(nodes, constants)
 
 
+def residual_model() -> onnx.ModelProto:
+    """Return a graph of 1x1 convolutions whose sums have none, one or two of their own."""
+    weight = np.random.default_rng(0).standard_normal((3, 3, 1, 1), dtype=np.float32)
+
+    def conv(source: str, target: str) -> onnx.NodeProto:
+        return helper.make_node("Conv", [source, "w"], [target], name=f"conv_{target}")
+
+    return make_model(
+        [
+            conv("image", "a"),
+            conv("a", "b"),
+            conv("b", "c"),
+            conv("a", "shortcut"),
+            helper.make_node("Add", ["c", "a"], ["s"], name="identity_add"),
+            conv("s", "d"),
+            helper.make_node("Add", ["shortcut", "d"], ["t"], name="projection_add"),
+            helper.make_node("Add", ["t", "b"], ["logits"], name="plain_add"),
+        ],
+        {"w": weight},
+    )
+
+
+def quantized(
+    model: onnx.ModelProto,
+    images: list[NDArray[np.float32]],
+    target: str = "ort",
+    exclude: frozenset[str] = frozenset(),
+) -> onnx.ModelProto:
+    """Return the INT8 graph for a target, calibrated on ``images``."""
+    from calibration import observe
+    from calibration.ranges import RangeConfig, choose_range
+    from deploy.graph import Graph
+    from deploy.quantize.int8 import quantize_int8
+    from deploy.quantize.placement import place
+    from deploy.targets import PROFILES
+
+    graph, profile = Graph(model), PROFILES[target]
+    placement = place(graph, profile, exclude)
+    statistics = observe(
+        model,
+        {name: graph.shapes[name] for name in placement.observed},
+        images,
+        non_negative=placement.non_negative,
+    )
+    ranges = {name: choose_range(s, RangeConfig()) for name, s in statistics.items()}
+    return quantize_int8(graph, placement, ranges, profile)
+
+
 def run(model: onnx.ModelProto, image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the graph's first output in onnxruntime, with every optimization off."""
     import onnxruntime

@@ -161,6 +161,17 @@ def test_load_checkpoint_names_every_kind_of_flaw_at_once(state: State, tmp_path
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_load_checkpoint_that_holds_an_entry_twice(
+    suffix: str, state: State, tmp_path: Path
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    doubled = {**state, "module.2.bias": torch.ones(2), "module.0.weight": torch.ones(4, 3, 3, 3)}
+    (save_file if suffix == ".safetensors" else torch.save)(doubled, path)
+    message = r"holds 2 entries both with and without the prefix 'module\.' \(0\.weight, 2\.bias\)"
+    assert_refused(path, message)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.99], ids=["empty", "third", "nearly_whole"])
 def test_load_checkpoint_of_a_truncated_file(
     suffix: str, kept: float, state: State, tmp_path: Path

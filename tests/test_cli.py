@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from graphs import quantized, refine_model
 from typer.testing import CliRunner
 
 import deploy
@@ -20,6 +23,7 @@ COMMANDS = [
     "simplify",
     "calibrate",
     "quantize",
+    "lint",
     "validate",
     "report",
     "export-all",
@@ -106,6 +110,9 @@ def test_parse_size(text: str, size: tuple[int, int]) -> None:
         (["fetch-voc", "x", "--url", "ftp://y"], "no http or https address"),
         (["train", VARIANT], "no data"),
         (["train", VARIANT, "--voc-root", "none"], "no VOC2012 data set at none"),
+        (["quantize", VARIANT, "--target", "npu"], "no target 'npu': choose one of ort"),
+        (["lint", "none.onnx"], "no ONNX file at none.onnx"),
+        (["lint", "broken.onnx"], "broken.onnx is no valid ONNX graph"),
         (["simplify", "none.onnx"], "no ONNX file at none.onnx"),
         (["quantize", VARIANT, "--voc-root", "VOC", "--images", "99"], "99 calibration images"),
         (["quantize", VARIANT, "--voc-root", "VOC", "--percentile", "7"], "percentile is 7"),
@@ -128,6 +135,7 @@ def test_bad_input_is_one_line_and_exit_1(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = [str(voc_root) if a == "VOC" else a for a in arguments]
+    (tmp_path / "broken.onnx").write_bytes(b"no graph at all")
     before = sorted(tmp_path.rglob("*"))
     code, out, err = run_main(arguments, monkeypatch, capsys)
     assert code == 1
@@ -187,6 +195,32 @@ def test_int8_alone_exports_the_default_variant_first(
     assert re.search(r"^  auto: \d+ \w+(, \d+ \w+)*$", out, re.MULTILINE)
 
 
+def test_lint_prints_clean_or_each_finding_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)
+    path = tmp_path / "int8.onnx"
+    onnx.save(quantized(refine_model(), [image]), path)
+    result = CliRunner().invoke(app, ["lint", str(path)])
+    assert (result.exit_code, result.stdout) == (0, "clean\n")
+    code, out, err = run_main(["lint", str(path), "--target", "tensorrt"], monkeypatch, capsys)
+    assert (code, err) == (1, "")
+    assert "bias-form (3): keep it a float initializer\n  conv1 has a bias dequantized" in out
+    assert out.splitlines()[-1].endswith(f"findings for target tensorrt in {path}")
+    code, out, _ = run_main(
+        ["lint", str(path), "--target", "ort-avx2", "--json"], monkeypatch, capsys
+    )
+    content = json.loads(out)
+    assert code == 1
+    assert content["target"] == "ort-avx2"
+    assert content["findings"][0] == {
+        "rule": "weight-range",
+        "node": "conv1",
+        "problem": "has weights up to 127 of 64: sums may saturate",
+        "remedy": "quantize weights to 7 bits (reduce_range)",
+    }
+
+
 def test_export_prints_the_difference_and_the_operators(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,7 +236,7 @@ def test_export_prints_the_difference_and_the_operators(
     assert content["difference"]["maximum"] < 1e-3
 
 
-def test_random_parameters_are_called_random(
+def test_random_parameters_are_called_random_and_have_no_accuracy(
     voc_root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -217,12 +251,13 @@ def test_random_parameters_are_called_random(
     rows = [line for line in out.splitlines() if line.strip().startswith("rf-lw50")]
     assert code == 0
     assert len(rows) == 3
-    assert all(" random " in row for row in rows)
+    assert all(row.split()[2:5] == ["random", "–", "–"] for row in rows)  # no mIoU, no drop
     code, out, _ = run_main(["report", "--out", str(tmp_path / "a")], monkeypatch, capsys)
-    assert "their mIoU says nothing" in out
-    markdown = (tmp_path / "a" / "report" / "report.md").read_text()
-    assert "| RefineNet-LW-ResNet50 | random |" in markdown
-    assert "**random**" in markdown
+    assert "random: seeded random parameters, which have no accuracy" in out
+    content = json.loads((tmp_path / "a" / "report" / "report.json").read_text())
+    results = content["variants"]["rf-lw50"]["results"]
+    assert [figures["miou"] for figures in results.values()] == [None] * 3
+    assert results["int8"]["cosine"] > 0.9
 
 
 def test_interrupt_is_one_line_and_exit_130(

@@ -2,33 +2,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import refine_model, run
+from graphs import quantized, refine_model, run
 from onnx import numpy_helper
 
-from calibration import observe
-from calibration.ranges import RangeConfig, choose_range
 from deploy.graph import Graph, count_ops
 from deploy.metrics import Fidelity
 from deploy.quantize.int8 import BIAS_MAX, activation_scale, quantize_int8, quantize_weight
 from deploy.quantize.placement import place
-from deploy.targets import PROFILES, Profile
+from deploy.targets import PROFILES
 
 ORT = PROFILES["ort"]
-
-
-def quantized(
-    model: onnx.ModelProto, images: list[np.ndarray], profile: Profile = ORT
-) -> onnx.ModelProto:
-    graph = Graph(model)
-    placement = place(graph, profile)
-    statistics = observe(
-        model,
-        {name: graph.shapes[name] for name in placement.observed},
-        images,
-        non_negative=placement.non_negative,
-    )
-    ranges = {name: choose_range(s, RangeConfig()) for name, s in statistics.items()}
-    return quantize_int8(graph, placement, ranges, profile)
 
 
 @pytest.fixture
@@ -97,6 +80,14 @@ def test_quantize_weight_power_of_two_has_one_scale_for_all_channels() -> None:
     np.testing.assert_array_equal(q.ravel(), [64, 16])
 
 
+def test_quantize_weight_power_of_two_clips_an_outlier_that_costs_less_than_it_saves() -> None:
+    weight = np.random.default_rng(0).uniform(-1, 1, (1, 999, 1, 1)).astype(np.float32)
+    weight = np.append(weight, np.float32(1.02)).reshape(1, 1000, 1, 1)
+    q, scale = quantize_weight(weight, PROFILES["pow2"], None, np.float32(1))
+    assert scale == np.exp2(-7)  # the next that covers 1.02 is 2^-6
+    assert np.square(q * scale - weight).mean() < np.square(2.0**-6) / 12
+
+
 def test_quantize_weight_ramp_is_exact_and_channels_do_not_share_a_scale() -> None:
     ramp = np.arange(-127, 128, dtype=np.float32)
     weight = np.stack([ramp, ramp * 1000]).reshape(2, 255, 1, 1)  # the second is an outlier
@@ -143,7 +134,7 @@ def test_quantize_int8_of_every_profile_follows_the_float_graph(
     images: list[np.ndarray], name: str
 ) -> None:
     model = refine_model()
-    result = quantized(model, images, PROFILES[name])
+    result = quantized(model, images, name)
     onnx.checker.check_model(result, full_check=True)
     expected = np.stack([run(model, image)[0] for image in images])
     error = np.stack([run(result, image)[0] for image in images]) - expected
@@ -154,7 +145,7 @@ def test_quantize_int8_of_every_profile_follows_the_float_graph(
 def test_quantize_int8_tensorrt_has_float_biases_and_a_float_output(
     images: list[np.ndarray],
 ) -> None:
-    result = quantized(refine_model(), images, PROFILES["tensorrt"])
+    result = quantized(refine_model(), images, "tensorrt")
     (classifier,) = (n for n in result.graph.node if n.name == "classifier")
     assert classifier.output[0] == "logits"
     assert classifier.input[2] == "b4"
@@ -172,7 +163,7 @@ def test_quantize_int8_tensorrt_has_float_biases_and_a_float_output(
 def test_quantize_int8_pow2_has_scales_that_are_powers_of_two_and_8_bit_biases(
     images: list[np.ndarray],
 ) -> None:
-    result = quantized(refine_model(), images, PROFILES["pow2"])
+    result = quantized(refine_model(), images, "pow2")
     constants = Graph(result).constants
     scales = [value for name, value in constants.items() if name.endswith("_scale")]
     assert all(value.shape == () and np.frexp(value)[0] == 0.5 for value in scales)

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
+from results import validation
 
 import deploy
 import models
@@ -13,18 +15,23 @@ from calibration import CalibrationError, DataError, read_calibration
 from calibration.ranges import Method, RangeConfig
 from deploy import pipeline
 from deploy.errors import DeployError, ReportError
-from deploy.graph import count_ops, read_metadata
+from deploy.graph import count_ops, read_metadata, set_metadata
 from deploy.progress import SilentProgress
+from deploy.runtime import Runtime
+from deploy.targets import PROFILES
 from deploy.validate import Protocol
 
 VARIANT = models.DEFAULT_VARIANT
 SIZE = (64, 64)
 FIGURES = {
     "miou",
+    "miou_drop",
+    "miou_ratio",
     "per_class_iou",
     "pixel_accuracy",
     "agreement",
     "sqnr_db",
+    "cosine",
     "latency_ms",
     "size_bytes",
 }
@@ -137,6 +144,22 @@ def test_quantize_from_an_onnx_file_writes_beside_its_name(
     ]
 
 
+@pytest.mark.slow
+def test_quantize_every_target_stands_beside_and_lints_clean(out: Path, voc_root: Path) -> None:
+    before = None
+    for name in PROFILES:
+        (written,) = deploy.quantize(
+            [VARIANT], fp16=False, target=name, images=3, voc_root=voc_root, out=out
+        )
+        assert written.path.name == ("int8.onnx" if name == "ort" else f"int8-{name}.onnx")
+        assert written.precision == "int8"
+        assert written.calibration_reused is (before is not None)
+        before = written
+        assert read_metadata(onnx.load(written.path))["target"] == name
+        linted = deploy.lint(written.path)
+        assert (linted.target, linted.findings) == (name, [])
+
+
 def test_quantize_images_that_are_evaluated_are_refused(out: Path, voc_root: Path) -> None:
     with pytest.raises(CalibrationError, match="also in 'val'"):
         deploy.quantize([VARIANT], split="val", images=2, voc_root=voc_root, out=out)
@@ -152,11 +175,22 @@ def test_validate_measures_torch_and_every_graph(quantized: Path, voc_root: Path
     (result,) = deploy.validate(voc_root=voc_root, out=quantized)
     assert list(result["results"]) == ["torch", "fp32", "fp16", "int8"]
     assert all(figures.keys() >= FIGURES for figures in result["results"].values())
+    counts = {name: figures["int8_convolutions"] for name, figures in result["results"].items()}
+    assert counts == {"torch": None, "fp32": [0, 78], "fp16": [0, 78], "int8": [78, 78]}
+    assert result["runtime"] == "onnxruntime"
     torch, fp32, fp16, int8 = result["results"].values()
     assert torch["agreement"] == 1
+    assert torch["cosine"] == 1
+    assert torch["miou_drop"] is None
+    assert fp32["miou_drop"]["low"] <= fp32["miou_drop"]["value"] <= fp32["miou_drop"]["high"]
+    assert int8["miou_drop"]["value"] == pytest.approx(torch["miou"] - int8["miou"])
+    assert int8["miou_ratio"]["value"] == pytest.approx(int8["miou"] / torch["miou"])
     assert fp32["sqnr_db"] > 90
     assert 40 < fp16["sqnr_db"] < 80
     assert 10 < int8["sqnr_db"] < 40
+    # noise at right angles to the signal: cos² = 1 / (1 + noise / signal)
+    assert int8["cosine"] == pytest.approx((1 + 10 ** (-int8["sqnr_db"] / 10)) ** -0.5, abs=0.01)
+    assert 1 >= fp32["cosine"] >= fp16["cosine"] >= int8["cosine"]
     assert fp32["agreement"] >= fp16["agreement"] >= int8["agreement"] > 0.8
     assert int8["size_bytes"] < fp16["size_bytes"] < fp32["size_bytes"]
     assert result["weights"]["source"] == "repository"
@@ -202,6 +236,30 @@ def test_validate_onnx_file_finds_its_baseline_in_the_metadata(
     assert result["results"]["elsewhere"]["agreement"] > 0.8
 
 
+@pytest.mark.parametrize("random", ["torch", "elsewhere"])
+def test_validate_leaves_out_what_random_parameters_score(
+    random: str, out: Path, voc_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(out / VARIANT / "fp32.onnx")
+    if random == "elsewhere":
+        set_metadata(model, read_metadata(model) | {"weights": "random"})
+    else:
+        monkeypatch.setattr("models.checkpoint.SHIPPED", tmp_path)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    onnx.save(model, tmp_path / "elsewhere.onnx")
+    (result,) = deploy.validate(
+        [str(tmp_path / "elsewhere.onnx")], limit=2, voc_root=voc_root, out=out
+    )
+    figures = result["results"].pop(random)
+    accuracy = ("miou", "per_class_iou", "pixel_accuracy", "miou_drop", "miou_ratio")
+    assert [figures[name] for name in accuracy] == [None] * 5
+    assert figures["agreement"] is not None
+    assert figures["cosine"] is not None
+    (other,) = result["results"].values()
+    assert other["miou"] is not None
+    assert other["miou_drop"] is None  # there is no accuracy to compare with
+
+
 def test_validate_without_anything_exported_says_what_to_do(tmp_path: Path, voc_root: Path) -> None:
     with pytest.raises(DeployError, match="run 'deploy export'"):
         deploy.validate(out=tmp_path / "none", voc_root=voc_root)
@@ -228,6 +286,11 @@ def test_report_of_different_images_is_refused(quantized: Path, voc_root: Path) 
     (quantized / "rf-lw50" / "validation.json").write_text(json.dumps(other))
     with pytest.raises(ReportError, match="different images or protocols"):
         deploy.report(out=quantized)
+    other["dataset"]["images"] = 4
+    other["runtime"] = "openvino"
+    (quantized / "rf-lw50" / "validation.json").write_text(json.dumps(other))
+    with pytest.raises(ReportError, match="different runtimes"):
+        deploy.report(out=quantized)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": 1}'])
@@ -236,6 +299,14 @@ def test_report_unreadable_results_are_refused_by_name(tmp_path: Path, content: 
     path.parent.mkdir()
     path.write_text(content)
     with pytest.raises(ReportError, match=r"validation\.json"):
+        deploy.report([VARIANT], out=tmp_path)
+
+
+def test_report_of_results_of_another_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / VARIANT / "validation.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(validation() | {"schema": 1}))
+    with pytest.raises(ReportError, match=r"has schema 1, .* reads 2: run 'deploy validate"):
         deploy.report([VARIANT], out=tmp_path)
 
 
@@ -283,3 +354,25 @@ def test_validate_shipped_parameters_reach_their_model_cards_figure(
     assert fp32["miou"] == pytest.approx(torch["miou"], abs=1e-4)
     seven = ("background", "cat", "cow", "dog", "horse", "person", "sheep")
     assert sum(torch["per_class_iou"][name] for name in seven) / 7 > 0.55
+
+
+@pytest.mark.slow
+def test_validate_in_openvino_agrees_with_onnxruntime(quantized: Path, voc_root: Path) -> None:
+    pytest.importorskip("openvino")
+    (ours,) = deploy.validate(voc_root=voc_root, out=quantized)
+    (theirs,) = deploy.validate(voc_root=voc_root, out=quantized, runtime=Runtime.OPENVINO)
+    assert theirs["runtime"] == "openvino"
+    assert "openvino" in theirs["environment"]["versions"]
+    assert theirs["results"]["int8"]["int8_convolutions"] == [78, 78]
+    assert theirs["results"]["fp32"]["agreement"] > 0.999
+    assert theirs["results"]["int8"]["miou"] == pytest.approx(
+        ours["results"]["int8"]["miou"], abs=0.02
+    )
+
+
+def test_validate_in_openvino_that_is_not_installed_is_refused_at_once(
+    exported: Path, voc_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DeployError, match="OpenVINO is not installed"):
+        deploy.validate(voc_root=voc_root, out=exported, runtime=Runtime.OPENVINO)

@@ -1,7 +1,7 @@
 import numpy as np
 import onnx
 import pytest
-from graphs import make_model, refine_model
+from graphs import make_model, refine_model, residual_model
 from onnx import TensorProto, helper
 
 from deploy.errors import GraphError
@@ -184,22 +184,6 @@ def test_place_tensorrt_quantizes_inputs_only_and_nothing_before_resize() -> Non
     assert placement.kept_float == {"resize": "Resize computes in float on target tensorrt"}
     assert placement.reads["add"] == {"u3", "r1"}
     assert not placement.outputs
-
-
-def residual_model() -> onnx.ModelProto:
-    return make_model(
-        [
-            conv("image", "a"),
-            conv("a", "b"),
-            conv("b", "c"),
-            conv("a", "shortcut"),
-            helper.make_node("Add", ["c", "a"], ["s"], name="identity_add"),
-            conv("s", "d"),
-            helper.make_node("Add", ["shortcut", "d"], ["t"], name="projection_add"),
-            helper.make_node("Add", ["t", "b"], ["logits"], name="plain_add"),
-        ],
-        {"w": W},
-    )
 
 
 def test_place_tensorrt_add_takes_the_residual_branch_only() -> None:

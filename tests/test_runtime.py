@@ -1,15 +1,17 @@
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from graphs import make_model, refine_model, run
+from graphs import make_model, quantized, refine_model, run
 from onnx import TensorProto, helper
 
-from deploy.errors import GraphError
+from deploy.errors import DeployError, GraphError
 from deploy.graph import Graph, read_graph
 from deploy.quantize.fp16 import convert_fp16
-from deploy.runtime import OnnxRunner, open_graph
+from deploy.runtime import OnnxRunner, OpenVinoRunner, Runtime, executed_convolutions, open_graph
+from deploy.targets import PROFILES
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)
 
@@ -76,3 +78,91 @@ def test_read_graph_missing_or_external_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(GraphError, match="external data"):
         read_graph(path)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """Return the path of the tiny network in float32."""
+    onnx.save(refine_model(), tmp_path / "float.onnx")
+    return tmp_path / "float.onnx"
+
+
+def test_openvino_runner_computes_what_onnxruntime_does(saved: Path) -> None:
+    pytest.importorskip("openvino")
+    logits = OpenVinoRunner(saved)(IMAGE)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, run(refine_model(), IMAGE)[0], atol=1e-5)
+
+
+def test_openvino_runner_of_another_signature_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path = tmp_path / "flat.onnx"
+    nodes = [helper.make_node("Flatten", ["image"], ["logits"])]
+    onnx.save(make_model(nodes, {}), path)
+    with pytest.raises(GraphError, match=r"flat\.onnx gives an output of shape"):
+        OpenVinoRunner(path)
+
+
+def test_openvino_runner_operator_that_it_lacks_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    model = make_model([helper.make_node("Relu", ["image"], ["logits"])], {})
+    model.graph.node[0].op_type = "NoSuchOperator"
+    path = tmp_path / "odd.onnx"
+    onnx.save(model, path)
+    with pytest.raises(GraphError, match=r"^OpenVINO cannot load .*odd\.onnx") as error:
+        OpenVinoRunner(path)
+    assert "\n" not in str(error.value)
+
+
+def test_openvino_that_is_not_installed_is_one_line(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DeployError, match="OpenVINO is not installed: run 'pip install openvino'"):
+        open_graph(saved, Runtime.OPENVINO)
+
+
+def test_open_graph_half_is_emulated_by_onnxruntime_and_timed_in_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    onnx.save(convert_fp16(Graph(refine_model()), {}).model, tmp_path / "half.onnx")
+    runner = open_graph(tmp_path / "half.onnx", Runtime.OPENVINO)
+    assert isinstance(runner, OnnxRunner)
+    assert isinstance(runner.timed, OpenVinoRunner)
+    assert executed_convolutions(runner) == (0, 4)
+
+
+@pytest.mark.parametrize("runtime", Runtime)
+def test_executed_convolutions_of_a_float_graph_are_none_in_8_bits(
+    saved: Path, runtime: Runtime
+) -> None:
+    if runtime is Runtime.OPENVINO:
+        pytest.importorskip("openvino")
+    assert executed_convolutions(open_graph(saved, runtime)) == (0, 4)
+
+
+# onnxruntime's kernels want Q/DQ on every result and 32-bit biases: the profiles for others lack
+# them. It runs S8S8 in integers on ARM alone.
+RUNS_IN_8_BITS = [
+    *((Runtime.ONNXRUNTIME, name) for name in ("ort", "ort-avx2", "qnn")),
+    *((Runtime.OPENVINO, name) for name in PROFILES),
+]
+
+
+@pytest.mark.parametrize(("runtime", "target"), RUNS_IN_8_BITS)
+def test_executed_convolutions_are_all_in_8_bits(
+    runtime: Runtime, target: str, tmp_path: Path
+) -> None:
+    if runtime is Runtime.OPENVINO:
+        pytest.importorskip("openvino")
+    onnx.save(quantized(refine_model(), [IMAGE], target), tmp_path / "int8.onnx")
+    runner = open_graph(tmp_path / "int8.onnx", runtime)
+    assert executed_convolutions(runner) == (4, 4)
+    np.testing.assert_allclose(runner(IMAGE), run(refine_model(), IMAGE)[0], atol=0.5)
+
+
+def test_executed_convolutions_of_tensorrts_graph_are_float_in_onnxruntime(
+    tmp_path: Path,
+) -> None:
+    onnx.save(quantized(refine_model(), [IMAGE], "tensorrt"), tmp_path / "int8.onnx")
+    integer, total = executed_convolutions(open_graph(tmp_path / "int8.onnx")) or (4, 0)
+    assert integer < total == 4

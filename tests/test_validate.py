@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from calibration.preprocess import Fit, fit_mask
 from calibration.voc import read_sample, read_split
 from deploy.errors import GraphError
-from deploy.metrics import ConfusionMatrix
+from deploy.metrics import ConfusionMatrix, Estimate
 from deploy.validate import Protocol, Result, evaluate
 
 SIZE = (32, 32)
@@ -32,8 +33,6 @@ def one_hot(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def test_evaluate_perfect_logits_score_one(voc_root: Path) -> None:
     samples = read_split(voc_root, "val")
-    from calibration.preprocess import Fit, fit_mask
-
     truth = [fit_mask(read_sample(s)[1], Fit.SQUASH, SIZE) for s in samples]
     result = evaluate(
         {"a": Oracle([one_hot(t) for t in truth])},
@@ -46,7 +45,34 @@ def test_evaluate_perfect_logits_score_one(voc_root: Path) -> None:
     assert result.pixel_accuracy == 1
     assert result.agreement == 1
     assert result.sqnr_db == math.inf
+    assert result.cosine == 1
+    assert result.miou_drop is None  # of the baseline itself
     assert result.to_json()["sqnr_db"] is None
+
+
+def test_evaluate_drop_and_its_interval_are_of_the_images(voc_root: Path) -> None:
+    samples = read_split(voc_root, "val")
+    truth = [fit_mask(read_sample(s)[1], Fit.SQUASH, SIZE) for s in samples]
+    halves = [np.where(np.arange(32) < 16, t, 0).astype(np.uint8) for t in truth]
+    results = evaluate(
+        {
+            "torch": Oracle([one_hot(t) for t in truth]),
+            "half": Oracle([one_hot(h) for h in halves]),
+        },
+        samples,
+        protocol=Protocol.SQUASH,
+        size=SIZE,
+        baseline="torch",
+    )
+    half = results["half"]
+    assert half.miou_drop is not None
+    assert half.miou_ratio is not None
+    assert half.miou_drop.value == pytest.approx(1 - half.miou)
+    assert half.miou_ratio.value == pytest.approx(half.miou)  # torch's is 1, on every resample
+    assert 0 < half.miou_drop.low < half.miou_drop.value < half.miou_drop.high < 1
+    assert half.miou_drop.low == pytest.approx(1 - half.miou_ratio.high)
+    assert results["torch"].to_json()["miou_drop"] is None
+    assert half.to_json()["miou_drop"]["low"] == half.miou_drop.low
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
@@ -108,12 +134,18 @@ def test_evaluate_times_the_graph_itself_where_logits_are_emulated(voc_root: Pat
 def test_result_to_json_has_null_for_what_has_no_meaning() -> None:
     result = Result(
         miou=0.5,
+        miou_drop=Estimate(value=0.1, low=math.nan, high=math.nan),
+        miou_ratio=Estimate(value=math.nan, low=math.nan, high=math.nan),
         per_class_iou={"background": 0.5, "cat": math.nan},
         pixel_accuracy=0.5,
         agreement=math.nan,
         sqnr_db=math.nan,
+        cosine=math.nan,
         latency_ms=1.0,
     )
     content = result.to_json()
     assert content["per_class_iou"] == {"background": 0.5, "cat": None}
     assert content["agreement"] is None
+    assert content["cosine"] is None
+    assert content["miou_drop"] == {"value": 0.1, "low": None, "high": None}
+    assert content["miou_ratio"] is None

@@ -6,8 +6,9 @@ point for a tensor, weights signed 8-bit, symmetric, with one scale for each out
 (onnxruntime, "Quantize ONNX models").
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -20,8 +21,10 @@ from deploy.targets import Bias, Profile
 
 BIAS_MAX = 2**30  # of an int32 bias, so that the accumulator keeps room for the products
 INT8_MAX = 127  # symmetric: -128 is not used
+HALVINGS = 3  # of a power-of-two scale that are tried
 
 Float32 = NDArray[np.float32]
+Ranges = Mapping[str, tuple[float, float]]  # (low, high) of a tensor, zero inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +51,17 @@ def activation_scale(low: float, high: float, profile: Profile) -> ActivationSca
     return ActivationScale(scale=scale, zero_point=profile.activation(zero_point))
 
 
+class QuantizedWeight(NamedTuple):
+    """weight[m] ≈ q[m] * scale[m]."""
+
+    q: NDArray[np.int8]  # (M, …)
+    scale: Float32  # (M,), or () where one scale serves all channels
+
+
 def quantize_weight(
     weight: Float32, profile: Profile, bias: Float32 | None, input_scale: np.float32
-) -> tuple[NDArray[np.int8], Float32]:
-    """Return q, int8 (M, …), and scale, float32 (M,) or (), with weight[m] ≈ q[m] * scale[m].
+) -> QuantizedWeight:
+    """Round a weight (M, …) to the nearest integers.
 
     A channel whose weights are so small that its bias would not fit 32 bits gets the scale at which
     the bias does, where the bias has the accumulator's scale.
@@ -62,8 +72,31 @@ def quantize_weight(
         fitting = np.abs(bias) / (input_scale * np.float32(BIAS_MAX))
         scale = np.maximum(scale, fitting if profile.per_channel else fitting.max())
     scale = _scale(scale, profile)
-    q = np.rint(channels / scale[:, None]).clip(-profile.weight_max, profile.weight_max)
-    return q.reshape(weight.shape).astype(np.int8), scale if profile.per_channel else scale[0]
+    if profile.power_of_two:
+        scale = _least_error(channels, scale, profile.weight_max)
+    q = _round(channels, scale, profile.weight_max).reshape(weight.shape).astype(np.int8)
+    return QuantizedWeight(q=q, scale=scale if profile.per_channel else scale[0])
+
+
+def _round(channels: Float32, scale: Float32, limit: int) -> Float32:
+    """Return q, (M, K), of channels with a scale each."""
+    q: Float32 = np.rint(channels / scale[:, None]).clip(-limit, limit)
+    return q
+
+
+def _least_error(channels: Float32, scale: Float32, limit: int) -> Float32:
+    """Return, of each channel's scale and its halves, the one of least squared error, (M,).
+
+    Between powers of two up to half of the range stays unused: clipping the outermost weights then
+    costs less (AMD Quark for ONNX, PowerOfTwoMethod.MinMSE).
+    """
+    candidates = [scale / np.float32(2**k) for k in range(HALVINGS + 1)]
+    errors = [
+        np.square(_round(channels, s, limit) * s[:, None] - channels).sum(axis=1)
+        for s in candidates
+    ]
+    best: Float32 = np.choose(np.argmin(errors, axis=0), candidates)
+    return best
 
 
 def quantize_bias(
@@ -85,21 +118,45 @@ def _scale(smallest: Any, profile: Profile) -> Any:
     return scale.astype(np.float32)[()]
 
 
+def nearest_weights(
+    graph: Graph, placement: Placement, ranges: Ranges, profile: Profile
+) -> dict[str, QuantizedWeight]:
+    """Return the weights of the convolutions to quantize, by node, rounded to the nearest."""
+    weights = {}
+    for node in graph.model.graph.node:
+        if node.op_type == "Conv" and node.name in placement.nodes:
+            root = placement.scale_of[activations(graph, node)[0]]
+            input_scale = activation_scale(*ranges[root], profile).scale
+            weight = graph.constants[node.input[1]].astype(np.float32)
+            weights[node.name] = quantize_weight(weight, profile, bias_of(graph, node), input_scale)
+    return weights
+
+
+def bias_of(graph: Graph, node: onnx.NodeProto) -> Float32 | None:
+    """Return the bias of a convolution, float32 (M,), or None."""
+    if len(node.input) < 3 or not node.input[2]:
+        return None
+    return graph.constants[node.input[2]].astype(np.float32)
+
+
 def quantize_int8(
     graph: Graph,
     placement: Placement,
-    ranges: dict[str, tuple[float, float]],
+    ranges: Ranges,
     profile: Profile,
+    weights: Mapping[str, QuantizedWeight] | None = None,
 ) -> onnx.ModelProto:
     """Return the QDQ graph.
 
     Args:
         graph: the float graph; not changed.
         placement: what to quantize.
-        ranges: (low, high) of every tensor that ``placement`` observes, zero inside.
+        ranges: of every tensor that ``placement`` observes.
         profile: the target's; ``placement`` is made for it.
+        weights: of each convolution that ``placement`` quantizes; by default the nearest integers.
     """
-    return _Writer(graph, placement, ranges, profile).write()
+    weights = weights or nearest_weights(graph, placement, ranges, profile)
+    return _Writer(graph, placement, ranges, profile, weights).write()
 
 
 class _Writer:
@@ -109,10 +166,12 @@ class _Writer:
         self,
         graph: Graph,
         placement: Placement,
-        ranges: dict[str, tuple[float, float]],
+        ranges: Ranges,
         profile: Profile,
+        weights: Mapping[str, QuantizedWeight],
     ) -> None:
         self.graph = graph
+        self.weights = weights
         self.profile = profile
         self.scales = {
             name: activation_scale(*ranges[name], profile) for name in placement.observed
@@ -179,10 +238,8 @@ class _Writer:
         """Replace the weight and bias of a convolution by dequantized integers."""
         root = self.placement.scale_of[activations(self.graph, node)[0]]
         input_scale = self.scales[root].scale
-        weight = self.graph.constants[node.input[1]].astype(np.float32)
-        has_bias = len(node.input) > 2 and bool(node.input[2])
-        bias = self.graph.constants[node.input[2]].astype(np.float32) if has_bias else None
-        q, scale = quantize_weight(weight, self.profile, bias, input_scale)
+        bias = bias_of(self.graph, node)
+        q, scale = self.weights[node.name]
         # Parameters are named after the node: two convolutions may share a weight, not its scale.
         copy.input[1] = self.dequantized_constant(f"{node.name}.weight", q, scale)
         if bias is not None and self.profile.bias is not Bias.FLOAT:

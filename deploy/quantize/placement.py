@@ -45,7 +45,8 @@ def place(graph: Graph, profile: Profile, exclude: Collection[str] = frozenset()
     Args:
         graph: a float graph.
         profile: the target's.
-        exclude: names of nodes that shall stay float.
+        exclude: names of nodes that shall stay float. What an 8-bit node makes or takes stays
+            quantized all the same: a Conv gains by its weight, an Add by next to nothing.
 
     Raises:
         GraphError: the opset is too old, the graph is quantized already or has no convolution, or

@@ -1,6 +1,6 @@
 """Validation results as JSON, Markdown and HTML."""
 
-from deploy.report.build import Report, build_report, int8_cost
+from deploy.report.build import Report, build_report
 from deploy.report.write import render_markdown, write_report
 
-__all__ = ["Report", "build_report", "int8_cost", "render_markdown", "write_report"]
+__all__ = ["Report", "build_report", "render_markdown", "write_report"]

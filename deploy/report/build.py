@@ -3,27 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
+from deploy.artifacts import SCHEMA
 from deploy.errors import ReportError
 from models import VARIANTS
 
 Report = dict[str, Any]
-SCHEMA = 1
-PER_VARIANT = ("weights", "parameters", "macs", "calibration", "results")
-
-
-def int8_cost(results: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Return torch's mIoU minus INT8's, and INT8's as a share of torch's; None without both."""
-    torch, int8 = (results.get(name, {}).get("miou") for name in ("torch", "int8"))
-    if torch is None or int8 is None:
-        return None, None
-    return torch - int8, int8 / torch if torch else None
+PER_VARIANT = ("weights", "parameters", "macs", "calibration", "runtime", "results")
 
 
 def build_report(results: Sequence[dict[str, Any]]) -> Report:
     """Merge validation results into the content of ``report.json`` (docs/formats.md).
 
     Raises:
-        ReportError: there are none, or two were measured on different images or protocols.
+        ReportError: there are none, or two were measured on different images or protocols or in
+            different runtimes.
     """
     if not results:
         raise ReportError("no validation results yet: run 'deploy validate' first")
@@ -33,6 +26,11 @@ def build_report(results: Sequence[dict[str, Any]]) -> Report:
             raise ReportError(
                 f"{first['name']} and {result['name']} were validated on different images or "
                 "protocols: run 'deploy validate' on both again"
+            )
+        if result.get("runtime") != first.get("runtime"):
+            raise ReportError(
+                f"{first['name']} and {result['name']} were validated in different runtimes: run "
+                "'deploy validate' on both again"
             )
     return {
         "schema": SCHEMA,

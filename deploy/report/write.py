@@ -7,8 +7,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deploy.artifacts import PRECISIONS
+from deploy.figures import SCENES_NOTE, data_set, interval, is_drawn, number, percent
 from deploy.files import write_whole
-from deploy.report.build import Report, int8_cost
+from deploy.metrics import CONFIDENCE, RESAMPLES
+from deploy.report.build import Report
 
 COLUMNS = ("torch", *PRECISIONS)
 
@@ -38,41 +40,34 @@ def _render(template: str, content: Report) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number}
+    environment.filters |= {"percent": percent, "number": number, "interval": interval}
+    rows = [_row(name, variant) for name, variant in content["variants"].items()]
+    drawn = is_drawn(content["dataset"]) and not all(row["random"] for row in rows)
     return environment.get_template(template).render(
         report=content,
-        rows=[_row(name, variant) for name, variant in content["variants"].items()],
+        rows=rows,
         columns=COLUMNS,
+        images=data_set(content["dataset"]),
+        note=SCENES_NOTE if drawn else None,
+        confidence=CONFIDENCE,
+        resamples=RESAMPLES,
     )
 
 
 def _row(name: str, variant: dict[str, Any]) -> dict[str, Any]:
-    """Return one line of the mission's table: the figures that are differences and ratios."""
+    """Return what the report says of a variant."""
     results = variant["results"]
-    miou = {column: results.get(column, {}).get("miou") for column in COLUMNS}
-    drop, ratio = int8_cost(results)
-    classes = results["torch"]["per_class_iou"] if "torch" in results else {}
+    classes = results.get("torch", {}).get("per_class_iou") or {}
     return {
         "id": name,
         "random": variant["weights"]["source"] == "random",
         "variant": variant,
-        "miou": miou,
-        "drop": drop,
-        "ratio": ratio,
-        "results": {column: results[column] for column in COLUMNS if column in results},
+        "miou": {column: results.get(column, {}).get("miou") for column in COLUMNS},
+        "int8": results.get("int8", {"miou_drop": None, "miou_ratio": None}),
+        "results": results,
         "classes": {
             class_name: {column: results[column]["per_class_iou"][class_name] for column in results}
             for class_name, iou in classes.items()
             if iou is not None
         },
     }
-
-
-def _percent(value: float | None, digits: int = 2) -> str:
-    """Format a share as a percentage, without the sign; what is missing as a dash."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
-
-
-def _number(value: float | None, digits: int = 1, scale: float = 1.0) -> str:
-    """Format ``value / scale``; what is missing as a dash."""
-    return "–" if value is None else f"{value / scale:,.{digits}f}"

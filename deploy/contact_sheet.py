@@ -1,0 +1,106 @@
+"""A sheet to look at: image, ground truth and prediction side by side, in VOC's palette.
+
+``python -m deploy.contact_sheet --weights W --voc-root DIR --out sheet.png`` draws the torch
+network's labels for a few images of a split, each squashed to the network's input. The sheet holds
+the images themselves: it goes where they may go.
+"""
+
+import io
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image, ImageDraw, ImageFont
+
+import models
+from calibration import CLASSES, IGNORE_LABEL, PALETTE, Fit, find_voc_root, read_split
+from calibration.preprocess import fit_image, fit_mask, logits_to_labels, normalize
+from calibration.voc import Sample, UInt8Array, pick, read_sample
+from deploy.artifacts import DEFAULT_OUT
+from deploy.errors import USER_ERRORS
+from deploy.files import write_whole
+from deploy.runtime import Runner, TorchRunner
+
+GAP = 4  # pixels between the pictures
+LINE = 20  # height of a line of the legend
+NAMES = {**dict(enumerate(CLASSES)), IGNORE_LABEL: "ignored"}
+
+
+def draw_sheet(
+    network: Runner, samples: list[Sample], *, side: int = 500, cell: int = 200, triples: int = 2
+) -> Image.Image:
+    """Return the sheet: rows of image | ground truth | prediction, and a legend of their classes.
+
+    Args:
+        network: gives logits (21, h, w) for an input (1, 3, side, side).
+        samples: what to draw, at least one.
+        side: of the network's input, pixels; images and masks are squashed to it.
+        cell: side of each picture on the sheet, pixels.
+        triples: how many images in a row.
+
+    Raises:
+        DataError: an image or a mask cannot be used.
+    """
+    step = cell + GAP
+    columns, rows = min(triples, len(samples)), -(-len(samples) // triples)
+    sheet = Image.new("RGB", (3 * columns * step + GAP, rows * step + GAP), "white")
+    seen: set[int] = set()
+    for number, sample in enumerate(samples):
+        pixels, mask = read_sample(sample)
+        image = fit_image(pixels, Fit.SQUASH, (side, side))
+        truth = fit_mask(mask, Fit.SQUASH, (side, side))
+        predicted = logits_to_labels(network(normalize(image)), (side, side))
+        seen.update(np.unique(truth).tolist(), np.unique(predicted).tolist())
+        row, column = divmod(number, columns)
+        for place, picture in enumerate((image, PALETTE[truth], PALETTE[predicted])):
+            at = (3 * column + place) * step + GAP, row * step + GAP
+            sheet.paste(_scaled(picture, cell, smooth=place == 0), at)
+    return _with_legend(sheet, sorted(seen))
+
+
+def _scaled(picture: UInt8Array, cell: int, *, smooth: bool) -> Image.Image:
+    """Return a picture (H, W, 3) at the size of a cell; labels keep their colours."""
+    resample = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return Image.fromarray(picture).resize((cell, cell), resample)
+
+
+def _with_legend(sheet: Image.Image, labels: list[int]) -> Image.Image:
+    """Return the sheet with a line below that names the colours, or as many as it takes."""
+    font = ImageFont.load_default()
+    width = LINE + GAP + round(max(font.getlength(NAMES[label]) for label in labels)) + 2 * GAP
+    a_line = max(1, (sheet.width - GAP) // width)
+    height = -(-len(labels) // a_line) * LINE + GAP
+    whole = Image.new("RGB", (sheet.width, sheet.height + height), "white")
+    whole.paste(sheet)
+    draw = ImageDraw.Draw(whole)
+    for number, label in enumerate(labels):
+        x, y = GAP + number % a_line * width, sheet.height + number // a_line * LINE
+        color = tuple(PALETTE[label].tolist())
+        draw.rectangle((x, y, x + LINE - GAP, y + LINE - GAP), fill=color)
+        draw.text((x + LINE + GAP, y + LINE // 2 - 2), NAMES[label], "black", font, anchor="lm")
+    return whole
+
+
+def contact_sheet(
+    weights: Annotated[Path | None, typer.Option(metavar="PATH", help="A checkpoint.")] = None,
+    variant: Annotated[str, typer.Option(metavar="VARIANT")] = models.DEFAULT_VARIANT,
+    voc_root: Annotated[Path | None, typer.Option(metavar="DIR")] = None,
+    split: str = "val",
+    images: Annotated[int, typer.Option(min=1, help="Evenly spaced over the split.")] = 12,
+    out: Annotated[Path, typer.Option(metavar="PATH")] = DEFAULT_OUT / "contact-sheet.png",
+) -> None:
+    """Draw image, ground truth and prediction for a few images of a split, as a PNG."""
+    module, _ = models.build_with_weights(variant, weights)
+    samples = pick(read_split(find_voc_root(voc_root), split), images)
+    encoded = io.BytesIO()
+    draw_sheet(TorchRunner(module), samples).save(encoded, "PNG")
+    write_whole(out, encoded.getvalue())
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(contact_sheet)
+    except USER_ERRORS as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,42 @@
+"""Figures as a person reads them, in the terminal and in the reports; a dash for what is missing.
+
+Shares become percent, and differences of shares become points.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+SCENES_NOTE = (
+    "Drawn scenes, not photographs: mIoU compares graphs with each other, "
+    "not with published figures."
+)
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Format a share as a percentage, without the sign."""
+    return "–" if value is None else f"{100 * value:z.{digits}f}"
+
+
+def number(value: float | None, digits: int = 1, scale: float = 1.0) -> str:
+    """Format ``value / scale``."""
+    return "–" if value is None else f"{value / scale:z,.{digits}f}"
+
+
+def interval(estimate: Mapping[str, float | None] | None, digits: int = 2) -> str:
+    """Format a share and its interval in percent: "0.12 [-0.20, 0.45]"; what there is of them."""
+    if estimate is None:
+        return "–"
+    value, low, high = (percent(estimate[key], digits) for key in ("value", "low", "high"))
+    return value if estimate["low"] is None else f"{value} [{low}, {high}]"
+
+
+def data_set(dataset: Mapping[str, Any]) -> str:
+    """Name what was evaluated: "216 images of VOC2012 val"."""
+    if is_drawn(dataset):
+        return f"{dataset['images']} drawn scenes of {dataset['split']}"
+    return f"{dataset['images']} images of {dataset['name']} {dataset['split']}"
+
+
+def is_drawn(dataset: Mapping[str, Any]) -> bool:
+    """Say whether the images were drawn by ``deploy scenes``."""
+    return bool(dataset["name"] == "scenes")

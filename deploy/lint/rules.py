@@ -1,0 +1,194 @@
+"""The rules of each target, each with what to do where it is broken.
+
+A graph that breaks one still computes what it should, but the toolchain refuses it or computes
+nodes in float or in more steps than needed, unless the rule is about accuracy.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import onnx
+
+from deploy.errors import GraphError
+from deploy.graph import read_metadata
+from deploy.lint import operators, parameters
+from deploy.lint.checked import Checked, Problems
+from deploy.lint.qdq import QdqGraph
+from deploy.targets import find_profile
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of a target; its source is in the docstring of ``check``."""
+
+    name: str
+    check: Callable[[Checked], Problems]
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A rule that a node breaks."""
+
+    rule: str
+    node: str
+    problem: str
+    remedy: str
+
+
+FLOAT_INPUT = Rule(
+    "float-input",
+    operators.float_inputs,
+    "put QuantizeLinear and DequantizeLinear on it, with the tensor's own range",
+)
+FLOAT_WEIGHT = Rule(
+    "float-weight", operators.float_weights, "store it in 8 bits before a DequantizeLinear"
+)
+FLOAT_RESULT = Rule(
+    "float-result",
+    operators.float_results,
+    "let one QuantizeLinear alone take it, and all others what comes after that",
+)
+SEPARATE_ACTIVATION = Rule(
+    "separate-activation",
+    operators.separate_activations,
+    "let the smallest q after it stand for 0 and the largest for no more than its bound",
+)
+RESIZE_INPUT = Rule(
+    "resize-input", operators.quantized_before_resize, "move Q/DQ behind the Resize"
+)
+QUANTIZED_OUTPUT = Rule("quantized-output", operators.quantized_for_nothing, "take this Q/DQ away")
+RESIDUAL = Rule(
+    "residual",
+    operators.quantized_sums,
+    "take Q/DQ away from that branch and keep those of the other",
+)
+FIXED_SHAPE = Rule("fixed-shape", operators.variable_shapes, "export with a fixed input size")
+OPSET = Rule(
+    "opset",
+    operators.old_pooling,
+    "convert the float graph with onnx.version_converter and quantize it anew",
+)
+ACTIVATION_TYPE = Rule(
+    "activation-type",
+    parameters.activation_types,
+    "quantize activations to the type that the target computes in",
+)
+ACTIVATION_SCALES = Rule(
+    "activation-scales", parameters.activation_scales, "quantize activations per tensor"
+)
+CHANGED_SCALE = Rule(
+    "changed-scale",
+    parameters.changed_scales,
+    "give its result the scale and zero point of its input",
+)
+CONCAT_SCALE = Rule(
+    "concat-scale",
+    parameters.concatenated_scales,
+    "give all its inputs the widest one's scale and zero point",
+)
+ZERO_POINT = Rule(
+    "zero-point",
+    parameters.zero_points,
+    "quantize symmetrically: scale = max |x| / 127, zero point 0",
+)
+POWER_OF_TWO = Rule(
+    "power-of-two", parameters.other_scales, "round the scale up to the next power of two"
+)
+WEIGHT_TYPE = Rule("weight-type", parameters.weight_types, "quantize weights symmetrically to int8")
+WEIGHT_AXIS = Rule("weight-axis", parameters.weight_axes, "give output channels scales: axis=0")
+WEIGHT_PER_CHANNEL = Rule(
+    "weight-channels", parameters.weight_channels, "give each output channel a scale of its own"
+)
+WEIGHT_PER_TENSOR = Rule(
+    "weight-channels", parameters.weight_channels, "give a weight one scale for all channels"
+)
+WEIGHT_RANGE = Rule(
+    "weight-range", parameters.weight_ranges, "quantize weights to 7 bits (reduce_range)"
+)
+INTEGER_BIAS = Rule(
+    "bias-form",
+    parameters.integer_biases,
+    "store it as int32 with scale = input scale * weight scale, zero point 0",
+)
+NARROW_BIAS = Rule(
+    "bias-form", parameters.narrow_biases, "store it as int8 with a power-of-two scale of its own"
+)
+FLOAT_BIAS = Rule("bias-form", parameters.float_biases, "keep it a float initializer")
+SATURATED_BIAS = Rule(
+    "bias-range",
+    parameters.saturated_biases,
+    "give the channel's weight a larger scale, so that its bias fits",
+)
+
+COMMON = (FLOAT_INPUT, FLOAT_WEIGHT, ACTIVATION_TYPE, ACTIVATION_SCALES, WEIGHT_TYPE, WEIGHT_AXIS)
+# What onnxruntime's kernels ask beyond that, and its QNN provider, which reads the same groups.
+NODE_GROUPS = (
+    *COMMON,
+    FLOAT_RESULT,
+    SEPARATE_ACTIVATION,
+    CHANGED_SCALE,
+    INTEGER_BIAS,
+    SATURATED_BIAS,
+    OPSET,
+)
+RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
+    {
+        "ort": NODE_GROUPS,
+        "ort-avx2": (*NODE_GROUPS, WEIGHT_RANGE),
+        "ort-arm": NODE_GROUPS,
+        "openvino": (*COMMON, WEIGHT_PER_CHANNEL, SATURATED_BIAS, CONCAT_SCALE),
+        "tensorrt": (
+            *COMMON,
+            ZERO_POINT,
+            FLOAT_BIAS,
+            WEIGHT_PER_CHANNEL,
+            RESIZE_INPUT,
+            QUANTIZED_OUTPUT,
+            RESIDUAL,
+        ),
+        "qnn": (*NODE_GROUPS, FIXED_SHAPE),
+        "pow2": (
+            *COMMON,
+            ZERO_POINT,
+            POWER_OF_TWO,
+            WEIGHT_PER_TENSOR,
+            NARROW_BIAS,
+            FLOAT_RESULT,
+            CHANGED_SCALE,
+        ),
+    }
+)
+
+
+def lint(model: onnx.ModelProto, target: str) -> list[Finding]:
+    """Return every rule of ``target`` that a QDQ graph breaks, node by node.
+
+    Nodes that the graph's metadata name under ``kept_float`` may be float.
+
+    Raises:
+        DeployError: there is no such target.
+        GraphError: the graph has no convolution, is in another format than QDQ, or a scale is no
+            constant.
+    """
+    checked = Checked(
+        graph=QdqGraph.of(model), profile=find_profile(target), kept_float=_kept_float(model)
+    )
+    return [
+        Finding(rule=rule.name, node=node, problem=problem, remedy=rule.remedy)
+        for rule in RULES[target]
+        for node, problem in rule.check(checked)
+    ]
+
+
+def _kept_float(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the nodes that were kept float on purpose, as the metadata have them."""
+    text = read_metadata(model).get("kept_float", "[]")
+    try:
+        return frozenset(map(str, json.loads(text)))
+    except (ValueError, TypeError):
+        raise GraphError(
+            f"the graph's metadata kept_float is no JSON list: {text[:40]!r}"
+        ) from None

@@ -1,0 +1,176 @@
+"""What the accuracy levers know of a convolution's input: mean and second moment of its patches."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import helper
+
+from calibration.observe import session_options
+from calibration.preprocess import Float32Array
+from deploy.errors import GraphError
+from deploy.graph import Graph
+
+POSITIONS = 512  # of a convolution's output and an image, drawn at random
+CHUNK_BYTES = 2**28  # of second moments that are collected in one pass over the images
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Of the patches x, K values each, that a convolution with G groups multiplies.
+
+    K is the group's input channels times the kernel's area, in the order of the weight's axes.
+    """
+
+    mean: Float64  # (G, K), E[x]
+    second: Float64 | None  # (G, K, K), E[x xᵀ]; None where K is larger than was asked for
+
+    @property
+    def covariance(self) -> Float64 | None:
+        """E[(x - E x)(x - E x)ᵀ], (G, K, K)."""
+        if self.second is None:
+            return None
+        covariance: Float64 = self.second - self.mean[:, :, None] * self.mean[:, None, :]
+        return covariance
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvGeometry:
+    """The attributes of a 2-D convolution that say which values it multiplies."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int, int, int]  # top, left, bottom, right
+    groups: int
+
+    @classmethod
+    def of(cls, node: onnx.NodeProto, weight: NDArray[np.generic]) -> "ConvGeometry":
+        """Read a Conv node; raises GraphError where its padding is not explicit."""
+        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+            raise GraphError(f"{node.name}: auto_pad is not supported: run 'deploy simplify' on it")
+        return cls(
+            kernel=(weight.shape[2], weight.shape[3]),
+            strides=tuple(given.get("strides", (1, 1))),
+            dilations=tuple(given.get("dilations", (1, 1))),
+            pads=tuple(given.get("pads", (0, 0, 0, 0))),
+            groups=given.get("group", 1),
+        )
+
+    def patches(self, image: Float32Array, rng: np.random.Generator, count: int) -> Float32Array:
+        """Return ``count`` patches of an input (C, H, W), at random: (G, K, count)."""
+        top, left, bottom, right = self.pads
+        padded = np.pad(image, ((0, 0), (top, bottom), (left, right))) if any(self.pads) else image
+        channels, *size = padded.shape
+        rows, columns = (
+            (size[i] - self.dilations[i] * (self.kernel[i] - 1) - 1) // self.strides[i] + 1
+            for i in (0, 1)
+        )
+        chosen = rng.choice(rows * columns, min(count, rows * columns), replace=False)
+        y = chosen // columns * self.strides[0]
+        x = chosen % columns * self.strides[1]
+        taps = [
+            padded[:, y + i * self.dilations[0], x + j * self.dilations[1]]
+            for i in range(self.kernel[0])
+            for j in range(self.kernel[1])
+        ]
+        shape = (self.groups, channels // self.groups * len(taps), len(chosen))
+        return np.stack(taps, axis=1).reshape(shape)
+
+
+def patch_size(graph: Graph, node: onnx.NodeProto) -> int:
+    """Return K: how many values one output of a convolution is made of."""
+    shape = graph.constants[node.input[1]].shape
+    return int(np.prod(shape[1:]))
+
+
+def collect_moments(
+    graph: Graph,
+    nodes: Sequence[onnx.NodeProto],
+    images: Sequence[Float32Array],
+    largest: int,
+) -> Iterator[Mapping[str, Moments]]:
+    """Yield the moments of the inputs of convolutions by node name, a chunk of nodes at a time.
+
+    Each chunk takes a pass over ``images`` through the part of the graph that it needs, and is as
+    large as CHUNK_BYTES allows, so that the memory does not grow with the depth of the network.
+
+    Args:
+        graph: the float graph.
+        nodes: Conv nodes whose weight is an initializer.
+        images: inputs (1, 3, H, W).
+        largest: K up to which second moments are collected.
+    """
+    for chunk in _chunks(graph, nodes, largest):
+        yield _collect(graph, chunk, images, largest)
+
+
+def _chunks(
+    graph: Graph, nodes: Iterable[onnx.NodeProto], largest: int
+) -> Iterator[list[onnx.NodeProto]]:
+    """Yield groups of nodes whose second moments fit CHUNK_BYTES; at least one node each."""
+    chunk: list[onnx.NodeProto] = []
+    room = CHUNK_BYTES
+    for node in nodes:
+        size = patch_size(graph, node)
+        groups = ConvGeometry.of(node, graph.constants[node.input[1]]).groups
+        need = 8 * groups * size**2 if size <= largest else 0
+        if chunk and need > room:
+            yield chunk
+            chunk, room = [], CHUNK_BYTES
+        chunk.append(node)
+        room -= need
+    if chunk:
+        yield chunk
+
+
+def _collect(
+    graph: Graph, nodes: list[onnx.NodeProto], images: Iterable[Float32Array], largest: int
+) -> dict[str, Moments]:
+    weights = {node.name: graph.constants[node.input[1]] for node in nodes}
+    geometry = {node.name: ConvGeometry.of(node, weights[node.name]) for node in nodes}
+    model = _with_outputs(graph, [node.input[0] for node in nodes])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), session_options(0), providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    rng = np.random.default_rng(0)
+    first: dict[str, Any] = dict.fromkeys(weights, 0.0)
+    second: dict[str, Any] = dict.fromkeys(weights, 0.0)
+    count = dict.fromkeys(weights, 0)
+    for image in images:
+        values = dict(zip(names, session.run(None, {graph.input.name: image}), strict=True))
+        values[graph.input.name] = image
+        for node in nodes:
+            x = geometry[node.name].patches(values[node.input[0]][0], rng, POSITIONS)
+            first[node.name] = first[node.name] + x.sum(axis=2, dtype=np.float64)
+            if x.shape[1] <= largest:
+                second[node.name] += (x @ x.transpose(0, 2, 1)).astype(np.float64)
+            count[node.name] += x.shape[2]
+    return {
+        name: Moments(
+            mean=first[name] / count[name],
+            second=None if np.isscalar(second[name]) else second[name] / count[name],
+        )
+        for name in weights
+    }
+
+
+def _with_outputs(graph: Graph, names: Iterable[str]) -> onnx.ModelProto:
+    """Return the model with other outputs; the runtime leaves out what they do not need."""
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    kept = [name for name in dict.fromkeys(names) if name != graph.input.name]
+    del model.graph.output[:]
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in kept or sorted(graph.outputs)
+    )
+    return model

@@ -1,0 +1,77 @@
+"""Validation results with made-up figures, as ``deploy validate`` would write them."""
+
+from typing import Any
+
+from calibration.voc import CLASSES
+
+MIOU = {"torch": 0.6109, "fp32": 0.6109, "fp16": 0.6110, "int8": 0.5935}
+FIDELITY = {  # agreement, SQNR, cosine
+    "torch": (1.0, None, 1.0),
+    "fp32": (1.0, 120.94, 1.0),
+    "fp16": (0.9993, 55.61, 0.999998),
+    "int8": (0.9780, 25.84, 0.99837),
+}
+
+
+def validation(
+    name: str = "rf-lw-mbv2", source: str = "repository", data: str = "VOC2012"
+) -> dict[str, Any]:
+    """Return a variant's results: INT8 drops by 1.74 points, [-0.31, 3.45]."""
+    trained = source != "random"
+    return {
+        "schema": 2,
+        "name": name,
+        "variant": name,
+        "dataset": {
+            "name": data,
+            "split": "val",
+            "images": 50,
+            "images_sha256": "cd" * 32,
+            "protocol": "crop",
+            "input_size": [500, 500],
+            "classes": 21,
+        },
+        "environment": {
+            "date": "2026-11-22",
+            "cpu": "a CPU",
+            "instruction_sets": ["AVX-512 VNNI"],
+            "threads": 2,
+            "memory_gib": 24,
+            "system": "Linux",
+            "python": "3.11",
+            "versions": {"torch": "2.13.0"},
+        },
+        "weights": {"source": source, "sha256": "ef" * 32},
+        "parameters": 3_284_565,
+        "macs": 8_272_000_000,
+        "calibration": {"method": "minmax", "images": 50},
+        "runtime": "onnxruntime",
+        "results": {graph: figures(graph, trained) for graph in MIOU},
+    }
+
+
+def figures(graph: str, trained: bool) -> dict[str, Any]:
+    """Return one network's figures; those that random parameters have not are None."""
+    agreement, sqnr, cosine = FIDELITY[graph]
+    miou, drop = MIOU[graph], MIOU["torch"] - MIOU[graph]
+    accuracy = {
+        "miou": miou,
+        "per_class_iou": {
+            name: miou if name in ("background", "cat") else None for name in CLASSES
+        },
+        "pixel_accuracy": 0.9059,
+        "miou_drop": {"value": drop, "low": drop - 0.0205, "high": drop + 0.0171},
+        "miou_ratio": {"value": miou / MIOU["torch"], "low": 0.9425, "high": 1.0051},
+    }
+    if graph == "torch":
+        accuracy |= {"miou_drop": None, "miou_ratio": None}
+    return {
+        **(accuracy if trained else dict.fromkeys(accuracy)),
+        "agreement": agreement,
+        "sqnr_db": sqnr,
+        "cosine": cosine,
+        "latency_ms": 100.0,
+        "int8_convolutions": {"int8": [78, 78], "torch": None}.get(graph, [0, 78]),
+        "size_bytes": 13_100_000,
+        "sha256": None if graph == "torch" else "ab" * 32,
+    }
