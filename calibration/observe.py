@@ -77,7 +77,7 @@ class _Source:
 
     def __init__(self, images: Iterable[Float32Array]) -> None:
         self.images = iter(images)
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.count = 0
         self.error: BaseException | None = None
         self.error_at = math.inf
@@ -97,9 +97,10 @@ class _Source:
 
     def fail(self, number: int, error: BaseException) -> None:
         """Keep the error of the first image that has one: streams do not end in order."""
-        if number < self.error_at:
-            self.error, self.error_at = error, number
-        self.closed = True
+        with self.lock:
+            if number < self.error_at:
+                self.error, self.error_at = error, number
+            self.closed = True
 
     def close(self) -> None:
         """Hand out no more."""
@@ -120,16 +121,13 @@ def _observe_stream(
         number, image = source.take()
         if image is None:
             return statistics
-        values = dict(zip(outputs, session.run(None, {input_name: image}), strict=True))
-        for name, statistic in statistics.items():
-            try:
-                _update(statistic, name, values, name in non_negative)
-            except CalibrationError as error:
-                message = (
-                    f"tensor {name} on image {number}: {error}: the graph cannot be calibrated"
-                )
-                source.fail(number, CalibrationError(message))
-                return statistics
+        try:
+            values = dict(zip(outputs, session.run(None, {input_name: image}), strict=True))
+            for name, statistic in statistics.items():
+                _update(statistic, name, values, name in non_negative, number)
+        except BaseException as error:
+            source.fail(number, error)
+            return statistics
 
 
 def _update(
@@ -137,15 +135,21 @@ def _update(
     name: str,
     values: Mapping[str, Float32Array],
     non_negative: bool,
+    number: int,
 ) -> None:
-    """Add the taps of one tensor on one image."""
+    """Add the taps of one tensor on the image of a number."""
     high = values[_tap(name, "max")].ravel()
     # GlobalMaxPool of a channel that is NaN everywhere gives the lowest number
     low = np.zeros_like(high) if non_negative else values[_tap(name, "min")].ravel()
     high = np.maximum(high, low)
     if np.isnan(values.get(_tap(name, "mean"), 0.0)).any():
         low = high = np.full_like(high, np.nan)
-    statistic.update(low, high, values[_tap(name, "samples")])
+    try:
+        statistic.update(low, high, values[_tap(name, "samples")])
+    except CalibrationError as error:
+        raise CalibrationError(
+            f"tensor {name} on image {number}: {error}: the graph cannot be calibrated"
+        ) from None
 
 
 def _tap(tensor: str, statistic: str) -> str:
