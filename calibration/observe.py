@@ -20,7 +20,7 @@ from calibration.errors import CalibrationError
 from calibration.preprocess import Float32Array
 from calibration.statistics import TensorStatistics
 
-SAMPLES = 16_384  # of a tensor and an image, at most, for the histogram
+SAMPLES = 8192  # of a tensor and an image, at most, for the histogram
 STREAMS = 2  # images under way at a time, at most: each holds the activations of one inference
 
 
@@ -169,29 +169,39 @@ def _tapped(
     axes, options = _reduce_height_and_width(tapped)
     del graph.output[:]
     for name, shape in tensors.items():
-        stride = math.ceil(math.sqrt(max(1.0, math.prod(shape) / SAMPLES)))
-        taps = {
-            "max": helper.make_node("GlobalMaxPool", [name], [_tap(name, "max")]),
-            "min": helper.make_node("ReduceMin", [name, *axes], [_tap(name, "min")], **options),
-            "mean": helper.make_node("GlobalAveragePool", [name], [_tap(name, "mean")]),
-            "samples": helper.make_node(
-                "MaxPool",
-                [name],
-                [_tap(name, "samples")],
-                kernel_shape=[1, 1],
-                strides=[min(stride, shape[2]), min(stride, shape[3])],
-            ),
-        }
-        if name in non_negative:
-            del taps["min"]
-        if name not in witnesses:
-            del taps["mean"]
-        graph.node.extend(taps.values())
+        taps = [helper.make_node("GlobalMaxPool", [name], [_tap(name, "max")])]
+        if name not in non_negative:
+            minimum = helper.make_node("ReduceMin", [name, *axes], [_tap(name, "min")], **options)
+            taps.append(minimum)
+        if name in witnesses:
+            taps.append(helper.make_node("GlobalAveragePool", [name], [_tap(name, "mean")]))
+        taps.append(_sample(graph, name, shape, blocked=name in non_negative))
+        graph.node.extend(taps)
         graph.output.extend(
             helper.make_tensor_value_info(tap.output[0], onnx.TensorProto.FLOAT, None)
-            for tap in taps.values()
+            for tap in taps
         )
     return tapped
+
+
+def _sample(
+    graph: onnx.GraphProto, name: str, shape: tuple[int, ...], *, blocked: bool
+) -> onnx.NodeProto:
+    """Return the node that takes every stride-th row and column of a tensor.
+
+    A strided pooling reads the blocked layout; where the plain one is there for the minimum, a
+    slice of that costs less.
+    """
+    stride = math.ceil(math.sqrt(max(1.0, math.prod(shape) / SAMPLES)))
+    strides = [min(stride, shape[2]), min(stride, shape[3])]
+    output = _tap(name, "samples")
+    if blocked:
+        return helper.make_node("MaxPool", [name], [output], kernel_shape=[1, 1], strides=strides)
+    arguments = {"starts": [0, 0], "ends": shape[2:], "axes": [2, 3], "steps": strides}
+    for argument, value in arguments.items():
+        array = np.array(value, dtype=np.int64)
+        graph.initializer.append(numpy_helper.from_array(array, _tap(name, argument)))
+    return helper.make_node("Slice", [name, *(_tap(name, a) for a in arguments)], [output])
 
 
 def _reduce_height_and_width(model: onnx.ModelProto) -> tuple[list[str], dict[str, Any]]:
