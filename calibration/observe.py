@@ -20,7 +20,7 @@ from calibration.errors import CalibrationError
 from calibration.preprocess import Float32Array
 from calibration.statistics import TensorStatistics
 
-SAMPLES = 16_384  # of a tensor and an image, at most, for the histogram
+SAMPLES = 8192  # of a tensor and an image, at most, for the histogram
 STREAMS = 2  # images under way at a time, at most: each holds the activations of one inference
 
 
@@ -77,7 +77,7 @@ class _Source:
 
     def __init__(self, images: Iterable[Float32Array]) -> None:
         self.images = iter(images)
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.count = 0
         self.error: BaseException | None = None
         self.error_at = math.inf
@@ -97,9 +97,10 @@ class _Source:
 
     def fail(self, number: int, error: BaseException) -> None:
         """Keep the error of the first image that has one: streams do not end in order."""
-        if number < self.error_at:
-            self.error, self.error_at = error, number
-        self.closed = True
+        with self.lock:
+            if number < self.error_at:
+                self.error, self.error_at = error, number
+            self.closed = True
 
     def close(self) -> None:
         """Hand out no more."""
@@ -120,16 +121,13 @@ def _observe_stream(
         number, image = source.take()
         if image is None:
             return statistics
-        values = dict(zip(outputs, session.run(None, {input_name: image}), strict=True))
-        for name, statistic in statistics.items():
-            try:
-                _update(statistic, name, values, name in non_negative)
-            except CalibrationError as error:
-                message = (
-                    f"tensor {name} on image {number}: {error}: the graph cannot be calibrated"
-                )
-                source.fail(number, CalibrationError(message))
-                return statistics
+        try:
+            values = dict(zip(outputs, session.run(None, {input_name: image}), strict=True))
+            for name, statistic in statistics.items():
+                _update(statistic, name, values, name in non_negative, number)
+        except BaseException as error:
+            source.fail(number, error)
+            return statistics
 
 
 def _update(
@@ -137,15 +135,21 @@ def _update(
     name: str,
     values: Mapping[str, Float32Array],
     non_negative: bool,
+    number: int,
 ) -> None:
-    """Add the taps of one tensor on one image."""
+    """Add the taps of one tensor on the image of a number."""
     high = values[_tap(name, "max")].ravel()
     # GlobalMaxPool of a channel that is NaN everywhere gives the lowest number
     low = np.zeros_like(high) if non_negative else values[_tap(name, "min")].ravel()
     high = np.maximum(high, low)
     if np.isnan(values.get(_tap(name, "mean"), 0.0)).any():
         low = high = np.full_like(high, np.nan)
-    statistic.update(low, high, values[_tap(name, "samples")])
+    try:
+        statistic.update(low, high, values[_tap(name, "samples")])
+    except CalibrationError as error:
+        raise CalibrationError(
+            f"tensor {name} on image {number}: {error}: the graph cannot be calibrated"
+        ) from None
 
 
 def _tap(tensor: str, statistic: str) -> str:
@@ -165,29 +169,39 @@ def _tapped(
     axes, options = _reduce_height_and_width(tapped)
     del graph.output[:]
     for name, shape in tensors.items():
-        stride = math.ceil(math.sqrt(max(1.0, math.prod(shape) / SAMPLES)))
-        taps = {
-            "max": helper.make_node("GlobalMaxPool", [name], [_tap(name, "max")]),
-            "min": helper.make_node("ReduceMin", [name, *axes], [_tap(name, "min")], **options),
-            "mean": helper.make_node("GlobalAveragePool", [name], [_tap(name, "mean")]),
-            "samples": helper.make_node(
-                "MaxPool",
-                [name],
-                [_tap(name, "samples")],
-                kernel_shape=[1, 1],
-                strides=[min(stride, shape[2]), min(stride, shape[3])],
-            ),
-        }
-        if name in non_negative:
-            del taps["min"]
-        if name not in witnesses:
-            del taps["mean"]
-        graph.node.extend(taps.values())
+        taps = [helper.make_node("GlobalMaxPool", [name], [_tap(name, "max")])]
+        if name not in non_negative:
+            minimum = helper.make_node("ReduceMin", [name, *axes], [_tap(name, "min")], **options)
+            taps.append(minimum)
+        if name in witnesses:
+            taps.append(helper.make_node("GlobalAveragePool", [name], [_tap(name, "mean")]))
+        taps.append(_sample(graph, name, shape, blocked=name in non_negative))
+        graph.node.extend(taps)
         graph.output.extend(
             helper.make_tensor_value_info(tap.output[0], onnx.TensorProto.FLOAT, None)
-            for tap in taps.values()
+            for tap in taps
         )
     return tapped
+
+
+def _sample(
+    graph: onnx.GraphProto, name: str, shape: tuple[int, ...], *, blocked: bool
+) -> onnx.NodeProto:
+    """Return the node that takes every stride-th row and column of a tensor.
+
+    A strided pooling reads the blocked layout; where the plain one is there for the minimum, a
+    slice of that costs less.
+    """
+    stride = math.ceil(math.sqrt(max(1.0, math.prod(shape) / SAMPLES)))
+    strides = [min(stride, shape[2]), min(stride, shape[3])]
+    output = _tap(name, "samples")
+    if blocked:
+        return helper.make_node("MaxPool", [name], [output], kernel_shape=[1, 1], strides=strides)
+    arguments = {"starts": [0, 0], "ends": shape[2:], "axes": [2, 3], "steps": strides}
+    for argument, value in arguments.items():
+        array = np.array(value, dtype=np.int64)
+        graph.initializer.append(numpy_helper.from_array(array, _tap(name, argument)))
+    return helper.make_node("Slice", [name, *(_tap(name, a) for a in arguments)], [output])
 
 
 def _reduce_height_and_width(model: onnx.ModelProto) -> tuple[list[str], dict[str, Any]]:

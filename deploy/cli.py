@@ -16,6 +16,24 @@ from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
 from deploy import cli_making, display
 from deploy.artifacts import DEFAULT_OUT
+from deploy.cli_options import (
+    AsJson,
+    CalibrationFit,
+    Images,
+    Limit,
+    LintTarget,
+    Out,
+    Percentile,
+    QuantizeTarget,
+    RangeMethod,
+    Split,
+    Targets,
+    Variants,
+    VocRoot,
+    Weights,
+    parse_part,
+    parse_size,
+)
 from deploy.errors import USER_ERRORS
 from deploy.gate import DEFAULT_MIN_RATIO, Gate
 from deploy.progress import ConsoleProgress
@@ -23,7 +41,7 @@ from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph
 from deploy.quantize.recipe import Levers, RecipeName
 from deploy.quantize.weights import Rounding
 from deploy.runtime import Runtime
-from deploy.targets import DEFAULT_TARGET, TARGETS
+from deploy.targets import DEFAULT_TARGET
 from deploy.validate import Protocol
 
 EXIT_GATE_MISSED = 3
@@ -36,55 +54,6 @@ app = typer.Typer(
     help="From a RefineNet checkpoint to FP16 and INT8 ONNX, with the accuracy cost measured.",
     epilog="Example: deploy export rf-lw-mbv2 && deploy quantize --int8 && deploy validate",
 )
-
-Targets = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="VARIANT|MODEL.onnx", help="By default every variant exported."),
-]
-Variants = Annotated[
-    list[str] | None, typer.Argument(metavar="VARIANT", help="By default all five.")
-]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the artifacts.")]
-VocRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--voc-root",
-        metavar="DIR",
-        help="VOC2012, or a folder that holds VOCdevkit/VOC2012. By default $VOC_ROOT, else data/.",
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option("--weights", metavar="PATH", help="Checkpoint: safetensors or a torch file."),
-]
-Images = Annotated[int, typer.Option("--images", min=1, help="Calibration images of 'train'.")]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Images to evaluate. By default all.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-RangeMethod = Annotated[Method, typer.Option("--method", help="How activation ranges are chosen.")]
-Percentile = Annotated[
-    float, typer.Option("--percentile", help="Share of values in range, %, for that method.")
-]
-
-QuantizeTarget = Annotated[
-    str,
-    typer.Option(
-        "--target", metavar="NAME", help=f"Toolchain of the INT8 graph: {', '.join(TARGETS)}."
-    ),
-]
-LintTarget = Annotated[
-    str | None,
-    typer.Option("--target", metavar="NAME", help="By default the one in the graph's metadata."),
-]
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Return (height, width) from "500" or "HEIGHTxWIDTH"."""
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
-        raise typer.BadParameter(f"{text!r} is neither a number nor HEIGHTxWIDTH")
-    return int(parts[0]), int(parts[-1])
 
 
 @app.command(epilog="Example: deploy export rf-lw50 --weights rf_lw50_voc.pth.tar")
@@ -161,9 +130,11 @@ def quantize(
         int, typer.Option(min=1, help="Gate: images of the split, not calibrating, to tune on.")
     ] = 50,
     images: Images = 50,
-    split: Annotated[str, typer.Option("--split", help="List of calibration images.")] = "train",
-    fit: Annotated[
-        Fit | None, typer.Option("--fit", help="How images become inputs. By default the graph's.")
+    split: Split = "train",
+    fit: CalibrationFit = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", metavar="PATH", help="By 'deploy calibrate': no images."),
     ] = None,
     voc_root: VocRoot = None,
     weights: Weights = None,
@@ -198,6 +169,7 @@ def quantize(
         images=images,
         split=split,
         fit=fit,
+        calibration=calibration,
         voc_root=voc_root,
         weights=weights,
         out=out,
@@ -219,6 +191,43 @@ def lint(
     display.linted(result, as_json=as_json)
     if result.findings:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: deploy calibrate rf-lw50 --merge one.json two.json")
+def calibrate(
+    target: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx")],
+    parts: Annotated[
+        list[Path] | None, typer.Argument(metavar="PART.json", help="With --merge.")
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge parts, without a run.")] = False,
+    images: Images = 50,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="I/N", help="Every N-th image, from the I-th.")
+    ] = None,
+    split: Split = "train",
+    fit: CalibrationFit = None,
+    voc_root: VocRoot = None,
+    weights: Weights = None,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> None:
+    """Write the statistics of all activations, of all images or of a part; or merge such parts."""
+    if merge != bool(parts) or (merge and part):
+        raise typer.BadParameter("--merge takes the files to merge, and nothing else does")
+    if parts:
+        return display.calibrated(deploy.merge_calibration(target, parts, out=out), as_json=as_json)
+    written = deploy.calibrate(
+        target,
+        images=images,
+        part=parse_part(part) if part else None,
+        split=split,
+        fit=fit,
+        voc_root=voc_root,
+        weights=weights,
+        out=out,
+        progress=ConsoleProgress(),
+    )
+    return display.calibrated(written, as_json=as_json)
 
 
 @app.command(

@@ -16,11 +16,12 @@ from calibration import CalibrationError, RangeConfig, Sample
 from calibration.preprocess import Float32Array, preprocess
 from calibration.voc import pick, read_image
 from deploy.artifacts import int8_name
+from deploy.calibration_source import CalibrationSource
 from deploy.errors import DeployError
 from deploy.files import write_whole
 from deploy.graph import read_metadata
 from deploy.progress import Progress
-from deploy.quantization import CalibrationSource, Prepared, QuantizedGraph, write_int8
+from deploy.quantization import Prepared, QuantizedGraph, write_int8
 from deploy.quantize.plan import Int8Plan
 from deploy.quantize.sensitivity import Logits, int8_share, rank_layers
 from deploy.runtime import OnnxRunner
