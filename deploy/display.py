@@ -14,7 +14,8 @@ from rich.table import Table
 from deploy.artifacts import PRECISIONS
 from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
 from deploy.pipeline import ExportedGraph, LintedGraph
-from deploy.quantization import CalibrationFile, QuantizedGraph
+from deploy.preparation import CalibrationFile
+from deploy.quantization import QuantizedGraph
 from deploy.report import Report
 from deploy.simplify import SimplifiedGraph
 from deploy.vacc import VaccRecipe

@@ -25,10 +25,10 @@ from deploy.gate import Gate, search, write_gated
 from deploy.graph import read_graph, read_metadata, set_metadata
 from deploy.lint import Finding
 from deploy.lint import lint as lint_graph
+from deploy.preparation import CalibrationFile, prepare, prepare_with
 from deploy.progress import Progress, SilentProgress
 from deploy.quantization import (
     MIN_FP16_SQNR,
-    CalibrationFile,
     QuantizedGraph,
 )
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
@@ -206,9 +206,9 @@ def quantize(
         if not fp16 and profile is None:
             continue
         if given or source is None:
-            prepared = quantization.prepare_with(model, given, fit)
+            prepared = prepare_with(model, given, fit)
         else:
-            prepared = quantization.prepare(model, source, fit, progress)
+            prepared = prepare(model, source, fit, progress)
         if fp16:
             written.append(quantization.write_fp16(prepared, source, progress, fp16_sqnr))
         if int8 and profile is not None:
@@ -222,9 +222,7 @@ def quantize(
                 model.gate.unlink(missing_ok=True)  # of an earlier graph
             else:
                 evaluated = evaluation.EvaluationSet.find(voc_root, EVALUATION_SPLIT, None)
-                outcome = search(
-                    prepared, source, source.others, evaluated.samples, gate, plans, progress
-                )
+                outcome = search(prepared, source, evaluated.samples, gate, plans, progress)
                 written.append(write_gated(prepared, outcome, config, progress))
     return written
 
@@ -263,7 +261,7 @@ def calibrate(
     found = resolve_target(target, out)
     if found.is_variant and not found.fp32.is_file():
         export(found.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
-    prepared = quantization.prepare(found, source, fit, progress)
+    prepared = prepare(found, source, fit, progress)
     return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
 
 
@@ -280,7 +278,7 @@ def merge_calibration(
     if not parts:
         raise CalibrationError("no parts to merge: name the files that 'deploy calibrate' wrote")
     found = resolve_target(target, out)
-    prepared = quantization.prepare_with(found, [(str(p), read_calibration(p)) for p in parts])
+    prepared = prepare_with(found, [(str(p), read_calibration(p)) for p in parts])
     write_whole(found.calibration, prepared.calibration.to_json())
     return CalibrationFile.of(prepared, found.calibration, reused=False)
 
