@@ -42,6 +42,7 @@ from deploy.progress import Progress
 from deploy.quantize.fp16 import convert_fp16
 from deploy.quantize.int8 import quantize_int8
 from deploy.quantize.placement import Placement, place
+from deploy.quantize.rewrite import rewrite
 from deploy.runtime import OnnxRunner, default_threads
 from deploy.targets import DEFAULT_TARGET, PROFILES, Profile
 
@@ -190,7 +191,7 @@ def write_int8(
             tensor: choose_range(found, replace(config, method=methods[tensor]))
             for tensor, found in tensors.items()
         }
-        model = quantize_int8(prepared.graph, placement, ranges, profile)
+        model = rewrite(quantize_int8(prepared.graph, placement, ranges, profile), profile)
         metadata = {
             "precision": "int8",
             "target": profile.name,
