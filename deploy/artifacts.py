@@ -48,6 +48,11 @@ class Target:
         return self.folder / "calibration.json"
 
     @property
+    def gate(self) -> Path:
+        """Path of what the accuracy gate tried and found."""
+        return self.folder / "gate.json"
+
+    @property
     def validation(self) -> Path:
         """Path of the accuracy results."""
         return self.folder / "validation.json"

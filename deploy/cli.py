@@ -1,6 +1,6 @@
 """The command line: parse, call, print. The only place that prints results or exits.
 
-Exit codes: 0 fine, 1 failed (one line says why), 2 wrong usage.
+Exit codes: 0 fine, 1 failed (one line says why), 2 wrong usage, 3 the accuracy gate was missed.
 """
 
 import os
@@ -17,10 +17,16 @@ from calibration.ranges import Method, RangeConfig
 from deploy import cli_making, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.errors import USER_ERRORS
+from deploy.gate import DEFAULT_MIN_RATIO, Gate
 from deploy.progress import ConsoleProgress
+from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph
+from deploy.quantize.recipe import Levers, RecipeName
+from deploy.quantize.weights import Rounding
 from deploy.runtime import Runtime
 from deploy.targets import DEFAULT_TARGET, TARGETS
 from deploy.validate import Protocol
+
+EXIT_GATE_MISSED = 3
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -120,12 +126,40 @@ def quantize(
     targets: Targets = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Write the half-precision graph.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Write the 8-bit graph.")] = False,
+    fp16_sqnr: Annotated[
+        float, typer.Option(help="dB that FP16 logits shall keep; first nodes stay FP32 for it.")
+    ] = MIN_FP16_SQNR,
     method: Annotated[
         Method | None,
         typer.Option("--method", help="How ranges are chosen. By default minmax; vacc: entropy."),
     ] = None,
     percentile: Percentile = 99.99,
     target: QuantizeTarget = DEFAULT_TARGET,
+    recipe: Annotated[
+        RecipeName, typer.Option("--recipe", help="Accuracy levers; auto: the least that holds.")
+    ] = RecipeName.FAST,
+    equalize: Annotated[
+        bool | None, typer.Option("--equalize/--no-equalize", help="Overrides the recipe's.")
+    ] = None,
+    rounding: Annotated[
+        Rounding | None, typer.Option("--rounding", help="Of weights; overrides the recipe's.")
+    ] = None,
+    bias_correction: Annotated[
+        bool | None,
+        typer.Option("--bias-correction/--no-bias-correction", help="Overrides the recipe's."),
+    ] = None,
+    min_ratio: Annotated[
+        float | None, typer.Option(help="Gate: INT8's mIoU over the float graph's, at least.")
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Gate: points of mIoU that INT8 may cost.")
+    ] = None,
+    max_float_layers: Annotated[
+        int, typer.Option(min=0, help="Gate: convolutions that may return to float.")
+    ] = 8,
+    tuning_images: Annotated[
+        int, typer.Option(min=1, help="Gate: images of the split, not calibrating, to tune on.")
+    ] = 50,
     images: Images = 50,
     split: Annotated[str, typer.Option("--split", help="List of calibration images.")] = "train",
     fit: Annotated[
@@ -136,14 +170,31 @@ def quantize(
     out: Out = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> None:
-    """Calibrate on VOC images and write FP16 and INT8 graphs (both, if neither is asked for)."""
+    """Calibrate on VOC images and write FP16 and INT8 graphs (both, if neither is asked for).
+
+    With --min-ratio or --max-drop, exit code 3 says that the gate was missed.
+    """
+    gate = None
+    if recipe is RecipeName.AUTO and min_ratio is None and max_drop is None:
+        min_ratio = DEFAULT_MIN_RATIO
+    if min_ratio is not None or max_drop is not None:
+        gate = Gate(
+            min_ratio=min_ratio,
+            max_drop=max_drop,
+            max_float_layers=max_float_layers,
+            images=tuning_images,
+        )
     config = RangeConfig(method=method or Method.MINMAX, percentile=percentile)
     written = deploy.quantize(
         targets or (),
         fp16=fp16 or not int8,
         int8=int8 or not fp16,
+        fp16_sqnr=fp16_sqnr,
         method=config if method else None,
         target=target,
+        recipe=recipe,
+        levers=Levers(equalize=equalize, rounding=rounding, correct_biases=bias_correction),
+        gate=gate,
         images=images,
         split=split,
         fit=fit,
@@ -153,6 +204,8 @@ def quantize(
         progress=ConsoleProgress(),
     )
     display.quantized(written, as_json=as_json)
+    if any(isinstance(graph, QuantizedGraph) and graph.missed_gate for graph in written):
+        raise typer.Exit(EXIT_GATE_MISSED)
 
 
 @app.command(epilog="Example: deploy lint other-tools.onnx --target tensorrt")

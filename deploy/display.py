@@ -12,12 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.artifacts import PRECISIONS
-from deploy.figures import SCENES_NOTE, data_set, interval, is_drawn, number, percent
+from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
 from deploy.pipeline import ExportedGraph, LintedGraph
 from deploy.quantization import QuantizedGraph
 from deploy.report import Report
 from deploy.simplify import SimplifiedGraph
 from deploy.vacc import VaccRecipe
+
+GATE_COLUMNS = (
+    *("recipe", "float", "INT8 % MACs", "drop", "ratio %", "agree %", "SQNR dB", "ms", "holds"),
+)
 
 
 def line(text: str) -> None:
@@ -91,7 +95,36 @@ def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) 
             print("  auto: " + ", ".join(f"{count} {method}" for method, count in chosen))
         for node, reason in result.kept_float.items():
             print(f"  {node} stays float: {reason}")
+        if result.gate is not None:
+            _gate(result.gate)
     return None
+
+
+def _gate(record: Mapping[str, Any]) -> None:
+    """Print what the gate's search tried, and whether it holds."""
+    print(f"\ngate: {asked(record)}; {record['tuning_images']} images for tuning")
+    _table(GATE_COLUMNS, [_gate_row(step) for step in record["steps"]])
+    if record["confirmed"]:
+        cost = record["confirmed"]
+        print(
+            f"on {record['evaluated_images']} evaluation images: drop "
+            f"{interval(cost['miou_drop'])}, ratio {interval(cost['miou_ratio'])}"
+        )
+    print("gate holds" if record["held"] else "GATE MISSED: the graph is kept as …-missed.onnx")
+
+
+def _gate_row(step: Mapping[str, Any]) -> list[str]:
+    return [
+        step["recipe"],
+        str(step["float_layers"]),
+        percent(step["int8_share_of_macs"], 1),
+        interval(step["miou_drop"]),
+        interval(step["miou_ratio"]),
+        percent(step["agreement"]),
+        number(step["sqnr_db"]),
+        number(step["latency_ms"]),
+        "yes" if step["held"] else "no",
+    ]
 
 
 def linted(result: LintedGraph, *, as_json: bool) -> None:

@@ -119,6 +119,7 @@ def measure(
         baseline=BASELINE if BASELINE in runners else None,
     )
     result["calibration"] = _describe_calibration(metadata)
+    result["gate"] = _read_gate(target)
     result["results"] = {
         name: score.to_json()
         | {"int8_convolutions": _counts(runners[name])}
@@ -212,8 +213,20 @@ def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any]
             return {
                 "method": entries["calibration_method"],
                 "images": len(json.loads(entries["calibration_images"])),
+                "recipe": entries.get("recipe"),
             }
     return None
+
+
+def _read_gate(target: Target) -> dict[str, Any] | None:
+    """Return what the accuracy gate of a variant's INT8 graph tried, if it had one."""
+    if not target.gate.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(target.gate.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DeployError(f"{target.gate} cannot be read ({error}): delete it") from None
+    return content
 
 
 def _file_facts(path: Path | None, parameters: int | None) -> dict[str, Any]:

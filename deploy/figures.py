@@ -40,3 +40,11 @@ def data_set(dataset: Mapping[str, Any]) -> str:
 def is_drawn(dataset: Mapping[str, Any]) -> bool:
     """Say whether the images were drawn by ``deploy scenes``."""
     return bool(dataset["name"] == "scenes")
+
+
+def asked(record: Mapping[str, Any]) -> str:
+    """Say what an accuracy gate asks: "ratio at least 0.99 and drop at most 0.5 points"."""
+    gate = record["gate"]
+    parts = [f"ratio at least {gate['min_ratio']}"] if gate["min_ratio"] is not None else []
+    parts += [f"drop at most {gate['max_drop']} points"] if gate["max_drop"] is not None else []
+    return " and ".join(parts)

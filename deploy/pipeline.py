@@ -6,6 +6,7 @@ Only here are artifacts read and written; the stages take values and give values
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target
 from deploy.errors import DeployError
 from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
+from deploy.gate import Gate, search, write_gated
 from deploy.graph import read_graph, read_metadata, set_metadata
 from deploy.lint import Finding
 from deploy.lint import lint as lint_graph
 from deploy.progress import Progress, SilentProgress
-from deploy.quantization import QuantizedGraph
+from deploy.quantization import EVALUATION_SPLIT, MIN_FP16_SQNR, QuantizedGraph
+from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
 from deploy.report import Report, build_report, write_report
 from deploy.runtime import Runtime, load_openvino
 from deploy.simplify import SimplifiedGraph, simplify_onnx
@@ -129,8 +132,12 @@ def quantize(
     *,
     fp16: bool = True,
     int8: bool = True,
+    fp16_sqnr: float = MIN_FP16_SQNR,
     method: RangeConfig | None = None,
     target: str = DEFAULT_TARGET,
+    recipe: RecipeName = RecipeName.FAST,
+    levers: Levers | None = None,
+    gate: Gate | None = None,
     images: int = 50,
     split: str = "train",
     fit: Fit | None = None,
@@ -149,8 +156,13 @@ def quantize(
             one. A variant that has no graph yet is exported first.
         fp16: write the half-precision graph.
         int8: write the 8-bit graph.
+        fp16_sqnr: dB that the half-precision graph's logits shall keep on calibration images; as
+            many of its first nodes stay FP32 as that takes, up to a quarter of all.
         method: how ranges are chosen; by default the full range seen (vacc: KL divergence).
         target: the toolchain that the INT8 graph is for (docs/targets.md).
+        recipe: which accuracy levers are used (docs/accuracy.md); "auto" needs a gate.
+        levers: single levers set by hand.
+        gate: what INT8 may cost. Where it is missed the graph is named ``int8-missed.onnx``.
         images: how many images of ``split`` calibrate, evenly spaced over its list.
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
@@ -163,6 +175,9 @@ def quantize(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
+    recipes = choose_recipes(RecipeName(recipe), levers or Levers())
+    if gate is None and len(recipes) > 1:
+        raise DeployError(f"recipe {recipe!r} needs a gate: pass --min-ratio or --max-drop")
     profile = None if target == VACC else find_profile(target)
     source = quantization.CalibrationSource.find(voc_root, split, images)
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
@@ -177,10 +192,22 @@ def quantize(
             continue
         prepared = quantization.prepare(model, source, fit, progress)
         if fp16:
-            written.append(quantization.write_fp16(prepared, progress))
+            written.append(quantization.write_fp16(prepared, source, progress, fp16_sqnr))
         if int8 and profile is not None:
             config = method or RangeConfig()
-            written.append(quantization.write_int8(prepared, config, progress, profile))
+            plans = [
+                partial(quantization.plan, prepared, source, config, profile, chosen, progress)
+                for chosen in recipes
+            ]
+            if gate is None:
+                written.append(quantization.write_int8(prepared, plans[0](), config, progress))
+                model.gate.unlink(missing_ok=True)  # of an earlier graph
+            else:
+                evaluated = evaluation.EvaluationSet.find(voc_root, EVALUATION_SPLIT, None)
+                outcome = search(
+                    prepared, source, source.others, evaluated.samples, gate, plans, progress
+                )
+                written.append(write_gated(prepared, outcome, config, progress))
     return written
 
 

@@ -27,6 +27,7 @@ MODES = {
     Method.MINMAX: "max",
     Method.PERCENTILE: "percentile",
     Method.ENTROPY: "kl_divergence",
+    Method.MSE: "mse",
 }
 CONFIGURATION = """\
 name: {name}

@@ -94,6 +94,22 @@ def residual_model() -> onnx.ModelProto:
     )
 
 
+def relu_beside_sum_model() -> onnx.ModelProto:
+    """Return a residual unit as RefineNet has it: what the Relu takes is summed as well."""
+    weight = np.random.default_rng(0).standard_normal((3, 3, 1, 1), dtype=np.float32)
+    node = helper.make_node
+    return make_model(
+        [
+            node("Conv", ["image", "w"], ["a"], name="conv_a"),
+            node("Relu", ["a"], ["b"], name="relu"),
+            node("Conv", ["b", "w"], ["c"], name="conv_c"),
+            node("Add", ["c", "a"], ["d"], name="add"),
+            node("Conv", ["d", "w"], ["logits"], name="classifier"),
+        ],
+        {"w": weight},
+    )
+
+
 def quantized(
     model: onnx.ModelProto,
     images: list[NDArray[np.float32]],

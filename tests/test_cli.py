@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import deploy
 import models
 from deploy.cli import app, main, parse_size
+from deploy.graph import set_metadata
 
 VARIANT = models.DEFAULT_VARIANT
 COMMANDS = [
@@ -235,7 +236,7 @@ def test_random_parameters_are_called_random_and_have_no_accuracy(
     assert "weights: random" in out
     run_main(["quantize", *common, *data, "--int8", "--images", "2"], monkeypatch, capsys)
     code, out, _ = run_main(["validate", *common, *data], monkeypatch, capsys)
-    rows = [line for line in out.splitlines() if line.strip().startswith("rf-lw50")]
+    rows = [line for line in out.splitlines() if line.startswith(" rf-lw50")]
     assert code == 0
     assert len(rows) == 3
     assert all(row.split()[2:5] == ["random", "–", "–"] for row in rows)  # no mIoU, no drop
@@ -276,3 +277,27 @@ def test_console_script_reader_that_goes_away_leaves_no_traceback() -> None:
     process.stderr.close()
     process.wait()
     assert "Traceback" not in errors
+
+
+def test_a_missed_gate_ends_with_exit_code_3(
+    voc_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = tmp_path / "net.onnx"
+    network = refine_model(classes=21)
+    set_metadata(network, {"fit": "squash", "weights": "mine.pth"})
+    model.write_bytes(network.SerializeToString())
+    command = ["quantize", str(model), "--int8", "--images", "2", "--voc-root", str(voc_root)]
+    command += ["--out", str(tmp_path / "out"), "--recipe", "plain", "--max-float-layers", "0"]
+    code, out, _ = run_main([*command, "--min-ratio", "1.0"], monkeypatch, capsys)
+    missed = tmp_path / "out" / "net" / "int8-missed.onnx"
+    assert code == 3
+    assert "GATE MISSED" in out
+    assert missed.is_file()
+    assert not missed.with_name("int8.onnx").exists()
+    code, out, _ = run_main([*command, "--max-drop", "100"], monkeypatch, capsys)
+    assert code == 0
+    assert "gate holds" in out
+    assert not missed.exists()

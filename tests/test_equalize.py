@@ -51,9 +51,9 @@ def test_brings_the_ranges_of_channels_together() -> None:
     graph = Graph(uneven(refine_model()))
     before = observed(graph)["k2"]
     after = observed(equalize(graph, observed(graph), 1.0))["k2"]
-    spread = before.channel_maximum.max() / before.channel_maximum.min()
-    assert spread > 50
-    np.testing.assert_allclose(after.channel_maximum, after.maximum, rtol=1e-4)
+    live = before.channel_maximum > 0
+    assert before.maximum > 20 * before.channel_maximum[live].min()
+    np.testing.assert_allclose(after.channel_maximum[live], after.maximum, rtol=1e-4)
     assert after.maximum == pytest.approx(before.maximum, rel=1e-5)
 
 
@@ -95,7 +95,7 @@ def test_a_nonlinear_operator_keeps_its_channels(op_type: str, inputs: list[str]
     graph = Graph(make_model(nodes, used))
     statistics = TensorStatistics()
     low, high = np.full(4, -1, np.float32), np.geomspace(0.01, 1, 4).astype(np.float32)
-    statistics.update(low, high, np.zeros(1, np.float32))
+    statistics.update(low, high, np.zeros((1, 4, 1, 1), np.float32))
     equalized = equalize(graph, {"c1": statistics, "s": statistics}, 1.0)
     image = images(1)[0]
     np.testing.assert_array_equal(run(equalized.model, image), run(graph.model, image))

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import make_model, quantized, refine_model, residual_model
+from graphs import make_model, quantized, refine_model, relu_beside_sum_model, residual_model
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -63,10 +63,20 @@ def node(model: onnx.ModelProto, name: str) -> onnx.NodeProto:
     return found_node
 
 
-@pytest.mark.parametrize("model", [refine_model(), residual_model()], ids=["refine", "residual"])
+@pytest.mark.parametrize(
+    "model",
+    [refine_model(), residual_model(), relu_beside_sum_model()],
+    ids=["refine", "residual", "relu_beside_sum"],
+)
 @pytest.mark.parametrize("target", PROFILES)
 def test_lint_own_graph_is_clean_under_its_target(model: onnx.ModelProto, target: str) -> None:
     assert lint(quantized(model, IMAGES, target), target) == []
+
+
+def test_lint_relu_whose_result_is_not_quantized_is_in_float() -> None:
+    model = quantized(relu_beside_sum_model(), IMAGES)
+    node(model, "conv_c").input[0] = "b_float"
+    assert found(model, "ort") == {"float-input": {"conv_c"}, "separate-activation": {"relu"}}
 
 
 def test_lint_every_target_has_rules() -> None:

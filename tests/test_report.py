@@ -56,6 +56,32 @@ def test_report_shows_drop_and_ratio_with_their_intervals(tmp_path: Path) -> Non
     assert drop == pytest.approx({"value": 0.0174, "low": -0.0031, "high": 0.0345})
 
 
+def test_report_shows_what_the_gate_tried(tmp_path: Path) -> None:
+    cost = {"value": 0.0174, "low": -0.0031, "high": 0.0345}
+    step = {
+        "recipe": "fast", "float_layers": 0, "int8_share_of_macs": 1.0, "miou": 0.6, "held": False,
+        "miou_drop": cost, "miou_ratio": {"value": 0.97, "low": 0.95, "high": 1.01},
+        "agreement": 0.99, "sqnr_db": 33.0, "latency_ms": 60.0,
+    }  # fmt: skip
+    passing = step | {"float_layers": 2, "int8_share_of_macs": 0.912, "held": True}
+    gated = validation() | {
+        "gate": {
+            "gate": {"min_ratio": 0.99, "max_drop": None}, "target": "ort", "tuning_images": 40,
+            "steps": [step, passing], "float_layers": ["a", "b"], "evaluated_images": 216,
+            "confirmed": passing, "held": True,
+        }
+    }  # fmt: skip
+    write_report(build_report([gated]), tmp_path)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "ratio at least 0.99: **holds**" in markdown
+    assert "Tried on 40 images" in markdown
+    assert "Confirmed on 216 images of the evaluation split: drop 1.74 [-0.31, 3.45]" in markdown
+    row = "| 99.00 | 33.0 | 60.0 | yes |"
+    assert f"| fast | 2 | 91.2 | 1.74 [-0.31, 3.45] | 97.00 [95.00, 101.00] {row}" in markdown
+    page = cells((tmp_path / "report.html").read_text())
+    assert "fast 2 91.2 1.74 [-0.31, 3.45]" in page
+
+
 def test_report_of_one_image_has_no_interval() -> None:
     result = validation()
     for figures in result["results"].values():

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import make_model, quantized, refine_model, run
+from graphs import make_model, quantized, refine_model, relu_beside_sum_model, run
 from onnx import TensorProto, helper
 
 from deploy.errors import DeployError, GraphError
@@ -158,6 +158,11 @@ def test_executed_convolutions_are_all_in_8_bits(
     runner = open_graph(tmp_path / "int8.onnx", runtime)
     assert executed_convolutions(runner) == (4, 4)
     np.testing.assert_allclose(runner(IMAGE), run(refine_model(), IMAGE)[0], atol=0.5)
+
+
+def test_executed_operators_have_no_relu_that_the_quantization_after_it_does() -> None:
+    model = quantized(relu_beside_sum_model(), [IMAGE])
+    assert OnnxRunner(model).executed_operators()["Relu"] == 0
 
 
 def test_executed_convolutions_of_tensorrts_graph_are_float_in_onnxruntime(

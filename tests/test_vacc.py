@@ -8,6 +8,7 @@ from graphs import refine_model
 
 import deploy
 from calibration import Method, RangeConfig
+from deploy.errors import DeployError
 
 CONFIGURATION = """\
 name: "mine"
@@ -107,13 +108,19 @@ def test_vacc_preprocessing_has_halves_and_the_graphs_size(model: Path, voc_root
 
 @pytest.mark.parametrize(
     ("method", "mode"),
-    [("minmax", "max"), ("percentile", "percentile"), ("entropy", "kl_divergence")],
+    [("minmax", "max"), ("percentile", "percentile"), ("entropy", "kl_divergence"), ("mse", "mse")],
 )
 def test_vacc_calibration_is_the_method_that_is_asked_for(
     model: Path, voc_root: Path, method: str, mode: str
 ) -> None:
     folder = write(model, voc_root, RangeConfig(method=Method(method)))
     assert f"    calibrate_mode: {mode}\n" in (folder / "compile.yaml").read_text()
+
+
+def test_vacc_calibration_that_it_lacks_is_refused(model: Path, voc_root: Path) -> None:
+    with pytest.raises(DeployError, match="vacc has no calibration 'auto': use one of minmax"):
+        write(model, voc_root, RangeConfig(method=Method.AUTO))
+    assert not (model.parent / "out").exists()
 
 
 def test_vacc_folder_is_replaced_as_a_whole(model: Path, voc_root: Path) -> None:

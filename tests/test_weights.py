@@ -13,7 +13,7 @@ from deploy.quantize import rounding
 from deploy.quantize.int8 import nearest_weights
 from deploy.quantize.moments import ConvGeometry, collect_moments
 from deploy.quantize.placement import place
-from deploy.quantize.weights import ImprovedWeights, Rounding, improve_weights
+from deploy.quantize.weights import ImprovedWeights, Rounding, improve_weights, with_biases
 from deploy.targets import PROFILES
 
 ROUNDERS = {
@@ -145,12 +145,12 @@ def improve(
     )  # fmt: skip
 
 
-def with_weights(improved: ImprovedWeights) -> Graph:
-    """Return the float graph with the quantized weights in place of its own."""
+def with_weights(graph: Graph, improved: ImprovedWeights) -> Graph:
+    """Return the float graph with the quantized weights and their biases in place of its own."""
     import onnx
 
     model = onnx.ModelProto()
-    model.CopyFrom(improved.graph.model)
+    model.CopyFrom(with_biases(graph, improved.biases).model)
     for node in model.graph.node:
         if node.name in improved.weights:
             q, scale = improved.weights[node.name]
@@ -167,7 +167,7 @@ def test_bias_correction_restores_the_mean_of_every_channel() -> None:
 
     def shift(found: ImprovedWeights) -> float:
         """The distance of the means of the first convolution's channels."""
-        quantized = with_weights(found)
+        quantized = with_weights(graph, found)
         means = [
             np.mean([outputs(g, "c1", image) for image in images()], axis=(0, 1, 3, 4))
             for g in (graph, quantized)
@@ -179,7 +179,8 @@ def test_bias_correction_restores_the_mean_of_every_channel() -> None:
 
 def test_a_convolution_without_bias_gets_one() -> None:
     graph, improved = improve(Rounding.NEAREST, correct=True)
-    inputs = {n.name: list(n.input) for n in improved.graph.model.graph.node}
+    corrected = with_biases(graph, improved.biases)
+    inputs = {n.name: list(n.input) for n in corrected.model.graph.node}
     assert len(inputs["depthwise"]) == 3
     assert len(next(n for n in graph.model.graph.node if n.name == "depthwise").input) == 2
 

@@ -84,12 +84,13 @@ def separate_activations(checked: Checked) -> Problems:
         producer = checked.graph.producers.get(node.input[0])
         if producer is not None and producer.name in checked.kept_float:
             continue
-        if producer is None or fused_activation(checked.graph, producer) is not node:
-            yield node.name, "stands alone: no Conv or Add before it can take it in"
-            continue
         affine = checked.graph.quantized(node.output[0])
-        if affine is None or not affine.per_tensor:
-            continue  # another rule's
+        if affine is None:
+            if producer is None or fused_activation(checked.graph, producer) is not node:
+                yield node.name, "computes in float: its result is not quantized at once"
+            continue  # else the rule on results names the node before it
+        if not affine.per_tensor:
+            continue  # the rule on scales names it
         low, high = _activation_bounds(checked.graph, node)
         tolerance = 1e-6 * max(map(abs, affine.bounds))
         if affine.bounds[0] < low - tolerance or affine.bounds[1] > high + tolerance:

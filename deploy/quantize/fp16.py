@@ -4,7 +4,7 @@ Every node whose measured values fit a half (magnitude up to 65504, IEEE 754 bin
 it; the others stay FP32 between casts, each with its reason.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from deploy.graph import Graph
 
 HALF_MAX = 65504.0
+LEADING = "one of the first nodes, whose rounding all others amplify"
 # Operators that ONNX defines for float16, with the inputs that must keep their type.
 HALF_OPERATORS: dict[str, tuple[int, ...]] = {
     "Add": (),
@@ -40,20 +41,59 @@ class HalfGraph:
     kept_float: dict[str, str]  # node -> reason
 
 
-def convert_fp16(graph: Graph, magnitudes: Mapping[str, float]) -> HalfGraph:
+def convert_fp16(
+    graph: Graph, magnitudes: Mapping[str, float], leading_float: int = 0
+) -> HalfGraph:
     """Return ``graph`` in half precision.
 
     Args:
         graph: a float graph; not changed.
         magnitudes: the largest absolute value measured in activations, by name. What a node passes
             through unchanged (max-pooling, resizing) needs no entry.
+        leading_float: how many of the first nodes stay FP32.
     """
     kept = {
         n.name: reason
-        for n in graph.model.graph.node
-        if (reason := _obstacle(graph, n, magnitudes))
+        for i, n in enumerate(graph.model.graph.node)
+        if (reason := LEADING if i < leading_float else _obstacle(graph, n, magnitudes))
     }
     return HalfGraph(model=_Writer(graph, set(kept)).write(), kept_float=kept)
+
+
+def convert_fp16_within(
+    graph: Graph,
+    magnitudes: Mapping[str, float],
+    sqnr: Callable[[onnx.ModelProto], float],
+    wanted: float,
+) -> HalfGraph:
+    """Return ``graph`` in half precision but for the fewest leading nodes that keep ``wanted``.
+
+    What the first layers round, all later ones amplify. At most a quarter of the nodes stays FP32;
+    where that does not suffice, none does, for it would be of no use.
+
+    Args:
+        graph: a float graph; not changed.
+        magnitudes: as of :func:`convert_fp16`.
+        sqnr: measures a half-precision graph's logits against the float graph's, in dB.
+        wanted: the least that it shall give.
+    """
+    plain = convert_fp16(graph, magnitudes)
+    if sqnr(plain.model) >= wanted:
+        return plain
+    most = len(graph.model.graph.node) // 4
+    too_few, enough = 0, 1
+    while (best := convert_fp16(graph, magnitudes, enough)) and sqnr(best.model) < wanted:
+        if enough == most:
+            return plain
+        too_few, enough = enough, min(2 * enough, most)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        candidate = convert_fp16(graph, magnitudes, middle)
+        if sqnr(candidate.model) >= wanted:
+            best, enough = candidate, middle
+        else:
+            too_few = middle
+    return best
 
 
 def _obstacle(graph: Graph, node: onnx.NodeProto, magnitudes: Mapping[str, float]) -> str | None:

@@ -32,11 +32,11 @@ ROUNDERS: dict[Rounding, list[rounding.Rounder]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ImprovedWeights:
-    """Quantized weights, and the graph whose biases fit them."""
+    """What the levers made of the convolutions, by node."""
 
-    graph: Graph
     weights: dict[str, QuantizedWeight]
-    gain_db: dict[str, float]  # by node: how much less the result's error is than by the nearest
+    biases: dict[str, Float32Array]  # (M,), corrected; empty where they stay as they are
+    gain_db: dict[str, float]  # how much less the result's error is than with the nearest integers
 
 
 def improve_weights(
@@ -79,9 +79,7 @@ def improve_weights(
                 shift = _mean_error(weight, improved[node.name], known)
                 bias = bias_of(graph, node)
                 biases[node.name] = (shift if bias is None else bias + shift).astype(np.float32)
-    return ImprovedWeights(
-        graph=_with_biases(graph, biases) if biases else graph, weights=improved, gain_db=gain
-    )
+    return ImprovedWeights(weights=improved, biases=biases, gain_db=gain)
 
 
 def _round(
@@ -119,7 +117,7 @@ def _mean_error(weight: Float64, quantized: QuantizedWeight, moments: Moments) -
     return mean
 
 
-def _with_biases(graph: Graph, biases: Mapping[str, Float32Array]) -> Graph:
+def with_biases(graph: Graph, biases: Mapping[str, Float32Array]) -> Graph:
     """Return the graph with the biases of its convolutions, by node, replaced or added."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)

@@ -8,7 +8,7 @@ from deploy.errors import ReportError
 from models import VARIANTS
 
 Report = dict[str, Any]
-PER_VARIANT = ("weights", "parameters", "macs", "calibration", "runtime", "results")
+PER_VARIANT = ("weights", "parameters", "macs", "calibration", "gate", "runtime", "results")
 
 
 def build_report(results: Sequence[dict[str, Any]]) -> Report:

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deploy.artifacts import PRECISIONS
-from deploy.figures import SCENES_NOTE, data_set, interval, is_drawn, number, percent
+from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
 from deploy.files import write_whole
 from deploy.metrics import CONFIDENCE, RESAMPLES
 from deploy.report.build import Report
@@ -41,6 +41,7 @@ def _render(template: str, content: Report) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "number": number, "interval": interval}
+    environment.filters["asked"] = asked
     rows = [_row(name, variant) for name, variant in content["variants"].items()]
     drawn = is_drawn(content["dataset"]) and not all(row["random"] for row in rows)
     return environment.get_template(template).render(

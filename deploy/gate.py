@@ -1,0 +1,253 @@
+"""The accuracy gate: what INT8 may cost, and what returns to float until it costs no more.
+
+The search looks at a tuning set, images of the calibration split that calibrated nothing. The
+evaluation split is looked at once, to confirm what was found.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from typing import Any
+
+import onnx
+
+from calibration import CalibrationError, RangeConfig, Sample
+from calibration.preprocess import Float32Array, preprocess
+from calibration.voc import pick, read_image
+from deploy.artifacts import int8_name
+from deploy.errors import DeployError
+from deploy.files import write_whole
+from deploy.graph import read_metadata
+from deploy.progress import Progress
+from deploy.quantization import CalibrationSource, Prepared, QuantizedGraph, write_int8
+from deploy.quantize.plan import Int8Plan
+from deploy.quantize.sensitivity import Logits, int8_share, rank_layers
+from deploy.runtime import OnnxRunner
+from deploy.validate import Protocol, Result, evaluate
+
+SCHEMA = 1
+DEFAULT_MIN_RATIO = 0.99  # MLPerf's lower demand, of the float network's accuracy
+RANKING_IMAGES = 4  # on which layers are ranked
+FLOAT, INT8 = "fp32", "int8"
+MISSED = "-missed"  # ends the name of a graph that does not pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What an INT8 graph must keep of the float graph's mIoU, and what may be spent on it."""
+
+    min_ratio: float | None = None  # INT8's mIoU over the float graph's
+    max_drop: float | None = None  # points
+    max_float_layers: int = 8  # convolutions that may return to float
+    images: int = 50  # of the tuning set
+
+    def __post_init__(self) -> None:
+        if self.min_ratio is None and self.max_drop is None:
+            raise DeployError("a gate needs --min-ratio or --max-drop")
+        if self.min_ratio is not None and not 0 < self.min_ratio <= 1:
+            raise DeployError(f"--min-ratio {self.min_ratio}: it must be above 0 and at most 1")
+        if self.max_drop is not None and self.max_drop < 0:
+            raise DeployError(f"--max-drop {self.max_drop}: it must not be negative")
+
+    def holds(self, result: Result) -> bool:
+        """Say whether a graph's accuracy passes."""
+        if result.miou_ratio is None or result.miou_drop is None:
+            return False
+        enough = self.min_ratio is None or result.miou_ratio.value >= self.min_ratio
+        return enough and (self.max_drop is None or 100 * result.miou_drop.value <= self.max_drop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the search found."""
+
+    plan: Int8Plan
+    float_layers: tuple[str, ...]
+    held: bool  # on the tuning set and, where that was so, on the evaluation split
+    record: dict[str, Any]  # the content of gate.json
+
+    def to_json(self) -> str:
+        """Return the content of gate.json (docs/formats.md)."""
+        return json.dumps(self.record, indent=1) + "\n"
+
+
+def search(
+    prepared: Prepared,
+    source: CalibrationSource,
+    others: Sequence[Sample],
+    evaluated: Sequence[Sample],
+    gate: Gate,
+    plans: Sequence[Callable[[], Int8Plan]],
+    progress: Progress,
+) -> Outcome:
+    """Return the cheapest INT8 graph that passes the gate, or the best there is within the budget.
+
+    Args:
+        prepared: the float graph.
+        source: what calibrated; layers are ranked on some of it.
+        others: images with masks that calibrated nothing, to tune on.
+        evaluated: images with masks to confirm on, once.
+        gate: what must hold.
+        plans: makes the plan of each recipe to try, the cheapest first.
+        progress: where to show what is going on.
+
+    Raises:
+        DeployError: the parameters are random and have no accuracy.
+        CalibrationError: there is no image to tune on.
+    """
+    name = prepared.target.name
+    if read_metadata(prepared.graph.model).get("weights") == "random":
+        raise DeployError(
+            f"{name} has random parameters: they have no accuracy to hold; drop the gate"
+        )
+    if not others:
+        raise CalibrationError(
+            "every image of the split calibrates, none is left to tune on: lower --images"
+        )
+    tuning = pick(list(others), min(gate.images, len(others)))
+    judge = _Judge(prepared, tuning, progress)
+    steps: list[dict[str, Any]] = []
+    float_layers: tuple[str, ...] = ()
+    held = False
+    for make in plans:
+        plan = make()
+        held = _try(judge, gate, plan, (), steps)
+        if held:
+            break
+    if not held and gate.max_float_layers:
+        float_layers, held = _return_layers(judge, gate, plan, source, steps)
+    confirmed = None
+    if held:
+        result = judge.measure(plan, float_layers, evaluated, f"confirm {name}")
+        confirmed, held = _figures(result), gate.holds(result)
+    record = {
+        "schema": SCHEMA,
+        "gate": asdict(gate),
+        "target": plan.profile.name,
+        "tuning_images": len(tuning),
+        "steps": steps,
+        "float_layers": list(float_layers),
+        "evaluated_images": len(evaluated) if confirmed else 0,
+        "confirmed": confirmed,
+        "held": held,
+    }
+    return Outcome(plan=plan, float_layers=float_layers, held=held, record=record)
+
+
+def write_gated(
+    prepared: Prepared, outcome: Outcome, config: RangeConfig, progress: Progress
+) -> QuantizedGraph:
+    """Write the graph that the search found and gate.json; a graph that missed has another name.
+
+    The graph of the name that is not written now is removed: it was of an earlier search.
+    """
+    target = prepared.target
+    name = int8_name(outcome.plan.profile.name)
+    stale, suffix = (f"{name}{MISSED}", "") if outcome.held else (name, MISSED)
+    written = write_int8(prepared, outcome.plan, config, progress, outcome.float_layers, suffix)
+    target.graph(stale).unlink(missing_ok=True)
+    write_whole(target.gate, outcome.to_json())
+    return replace(written, gate=outcome.record)
+
+
+class _Judge:
+    """Measures INT8 graphs against the float graph."""
+
+    def __init__(self, prepared: Prepared, tuning: Sequence[Sample], progress: Progress) -> None:
+        self.prepared, self.tuning, self.progress = prepared, tuning, progress
+        self.name = prepared.target.name
+        self.fit = prepared.calibration.key.fit
+        self.float = OnnxRunner(prepared.graph.model)
+
+    def measure(
+        self, plan: Int8Plan, exclude: Sequence[str], samples: Sequence[Sample], label: str
+    ) -> Result:
+        """Return how a plan's graph does on images, compared with the float graph."""
+        model, _ = plan.build(exclude)
+        return evaluate(
+            {FLOAT: self.float, INT8: OnnxRunner(model)},
+            self.progress.track(list(samples), label),
+            protocol=Protocol(self.fit.value),
+            size=self.prepared.graph.input_size,
+            baseline=FLOAT,
+        )[INT8]
+
+    def rank(self, plan: Int8Plan, source: CalibrationSource) -> list[str]:
+        """Return the convolutions, the most harmful first."""
+        size = self.prepared.graph.input_size
+        samples = pick(source.samples, min(RANKING_IMAGES, len(source.samples)))
+        images = [preprocess(read_image(sample.image), self.fit, size) for sample in samples]
+
+        def track(names: Sequence[str]) -> Iterator[str]:
+            yield from self.progress.track(list(names), f"rank layers {self.name}")
+
+        reference = [self.float(image) for image in images]
+        return [harm.node for harm in rank_layers(plan, reference, images, _logits, track)]
+
+
+def _try(
+    judge: _Judge,
+    gate: Gate,
+    plan: Int8Plan,
+    exclude: Sequence[str],
+    steps: list[dict[str, Any]],
+) -> bool:
+    """Measure a graph on the tuning set, note it, and say whether the gate holds."""
+    label = f"{plan.recipe.name} {judge.name}"
+    if exclude:
+        label = f"{plan.recipe.name}, {len(exclude)} float {judge.name}"
+    result = judge.measure(plan, exclude, judge.tuning, label)
+    held = gate.holds(result)
+    steps.append(
+        {
+            "recipe": plan.recipe.name,
+            "float_layers": len(exclude),
+            "int8_share_of_macs": int8_share(plan.graph, exclude),
+            **_figures(result),
+            "held": held,
+        }
+    )
+    return held
+
+
+def _return_layers(
+    judge: _Judge,
+    gate: Gate,
+    plan: Int8Plan,
+    source: CalibrationSource,
+    steps: list[dict[str, Any]],
+) -> tuple[tuple[str, ...], bool]:
+    """Return the fewest of the worst layers that must be float, and whether that suffices.
+
+    Their number doubles until the gate holds, then the least that will do is sought between the
+    last that failed and the first that passed.
+    """
+    ranked = judge.rank(plan, source)[: gate.max_float_layers]
+    failed = 0
+    for power in count():
+        number = min(2**power, len(ranked))
+        if _try(judge, gate, plan, ranked[:number], steps):
+            break
+        if number == len(ranked):
+            return tuple(ranked), False
+        failed = number
+    while number - failed > 1:
+        middle = (number + failed) // 2
+        if _try(judge, gate, plan, ranked[:middle], steps):
+            number = middle
+        else:
+            failed = middle
+    return tuple(ranked[:number]), True
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    """Return what is judged by, as plain values."""
+    keys = ("miou", "miou_drop", "miou_ratio", "agreement", "sqnr_db", "latency_ms")
+    content = result.to_json()
+    return {key: content[key] for key in keys}
+
+
+def _logits(model: onnx.ModelProto, images: Sequence[Float32Array]) -> Logits:
+    runner = OnnxRunner(model)
+    return [runner(image) for image in images]

@@ -1,0 +1,97 @@
+"""All that an INT8 graph is made of, so that graphs with other float nodes cost nothing new."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+
+from calibration import Method, RangeConfig, choose_method, choose_range
+from calibration.preprocess import Float32Array
+from calibration.statistics import TensorStatistics
+from deploy.graph import Graph
+from deploy.quantize.int8 import Ranges, nearest_weights, quantize_int8
+from deploy.quantize.placement import Placement, place
+from deploy.quantize.recipe import Recipe
+from deploy.quantize.rewrite import rewrite
+from deploy.quantize.weights import ImprovedWeights, improve_weights, with_biases
+from deploy.targets import Profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Plan:
+    """A float graph with ranges and integer weights for all that can be quantized."""
+
+    graph: Graph
+    profile: Profile
+    recipe: Recipe
+    ranges: Ranges
+    methods: Mapping[str, Method]  # how the range of each tensor was chosen
+    improved: ImprovedWeights
+
+    def build(self, exclude: Collection[str] = frozenset()) -> tuple[onnx.ModelProto, Placement]:
+        """Return the QDQ graph and what it quantizes; nodes named in ``exclude`` stay float.
+
+        Raises:
+            GraphError: a node in ``exclude`` cannot stay float by itself.
+        """
+        placement = place(self.graph, self.profile, exclude)
+        quantized = set(placement.nodes)
+        biases = {k: v for k, v in self.improved.biases.items() if k in quantized}
+        graph = with_biases(self.graph, biases) if biases else self.graph
+        weights = self.improved.weights
+        model = quantize_int8(graph, placement, self.ranges, self.profile, weights)
+        return rewrite(model, self.profile), placement
+
+
+def plan_int8(
+    graph: Graph,
+    statistics: Mapping[str, TensorStatistics],
+    images: Sequence[Float32Array],
+    *,
+    config: RangeConfig,
+    profile: Profile,
+    recipe: Recipe,
+) -> Int8Plan:
+    """Choose ranges and integer weights.
+
+    Args:
+        graph: the float graph.
+        statistics: of every tensor that the default placement observes.
+        images: inputs (1, 3, H, W) for the levers that need them; may be empty for a recipe that
+            does not.
+        config: how ranges are chosen.
+        profile: the target's.
+        recipe: the levers on weights; equalization is the caller's, as it changes ``statistics``.
+    """
+    placement = place(graph, profile)
+    methods = _methods(placement.observed, statistics, config)
+    ranges = {
+        name: choose_range(statistics[name], replace(config, method=method))
+        for name, method in methods.items()
+    }
+    weights = nearest_weights(graph, placement, ranges, profile)
+    improved = ImprovedWeights(weights=weights, biases={}, gain_db={})
+    if recipe.needs_images:
+        improved = improve_weights(
+            graph,
+            weights,
+            images,
+            method=recipe.rounding,
+            correct_biases=recipe.correct_biases,
+            weight_max=profile.weight_max,
+            largest=recipe.largest,
+        )
+    return Int8Plan(
+        graph=graph,
+        profile=profile,
+        recipe=recipe,
+        ranges=ranges,
+        methods=methods,
+        improved=improved,
+    )
+
+
+def _methods(
+    names: Iterable[str], statistics: Mapping[str, TensorStatistics], config: RangeConfig
+) -> dict[str, Method]:
+    return {name: choose_method(statistics[name], config) for name in names}
