@@ -3,15 +3,17 @@
 import hashlib
 import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from deploy.errors import GraphError
 
@@ -73,6 +75,31 @@ def count_ops(model: onnx.ModelProto) -> dict[str, int]:
     return dict(Counter(node.op_type for node in model.graph.node).most_common())
 
 
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return the node's attributes by name, as plain values."""
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def with_nodes(
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    constants: Mapping[str, NDArray[Any]] | None = None,
+) -> onnx.ModelProto:
+    """Return a copy of ``model`` with other nodes, and initializers replaced or added.
+
+    Shapes that were written down inside the graph are dropped: they may no longer hold.
+    """
+    constants = constants or {}
+    kept = [t for t in model.graph.initializer if t.name not in constants]
+    added = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend([*kept, *added])
+    return result
+
+
 def opset(model: onnx.ModelProto) -> int:
     """Return the version of the default operator set."""
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
@@ -113,6 +140,17 @@ class Graph:
             for name in dict.fromkeys(node.input):
                 consumers[name].append(node)
         return consumers
+
+    def only_consumer(self, name: str, op_type: str) -> onnx.NodeProto | None:
+        """Return the node that alone takes a tensor if it is of a type, or None."""
+        consumers = self.consumers[name]
+        alone = len(consumers) == 1 and name not in self.outputs
+        return consumers[0] if alone and consumers[0].op_type == op_type else None
+
+    def made_by(self, name: str, op_type: str) -> onnx.NodeProto | None:
+        """Return the node that makes a tensor if it is of a type, or None."""
+        node = self.producers.get(name)
+        return node if node is not None and node.op_type == op_type else None
 
     @cached_property
     def depths(self) -> dict[str, int]:

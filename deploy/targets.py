@@ -42,6 +42,9 @@ class Profile:
     quantize_results: bool = True  # Q/DQ on the result of every 8-bit node, whoever takes it
     fuse_add: bool = False  # an Add computes in the convolution before it: that branch has no Q/DQ
     float_operators: frozenset[str] = frozenset()  # operators that take and give floats
+    # Rewrites that change no result (deploy/quantize/rewrite.py), where they were measured faster.
+    separable_pooling: bool = False  # a large max-pooling is one along the height, one the width
+    direct_convolution: bool = False  # channels in the numbers that onnxruntime's kernels take
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -51,7 +54,9 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             Profile(
                 name="ort",
                 runtime="onnxruntime on x86 with VNNI",
-                source="onnxruntime, 'Quantize ONNX models' and qdq_selectors.cc",
+                source="onnxruntime, 'Quantize ONNX models', qdq_selectors.cc and convsym.cpp",
+                separable_pooling=True,
+                direct_convolution=True,
             ),
             Profile(
                 name="ort-avx2",

@@ -93,7 +93,8 @@ def test_quantize_writes_both_graphs_and_the_calibration(quantized: Path) -> Non
     assert read_metadata(int8)["precision"] == "int8"
     assert read_metadata(int8)["calibration_method"] == "minmax"
     fp32, int8_ops = count_ops(onnx.load(folder / "fp32.onnx")), count_ops(int8)
-    assert all(int8_ops[op] == fp32[op] for op in ("Conv", "Add", "MaxPool"))
+    assert all(int8_ops[op] == fp32[op] for op in ("Conv", "Add"))
+    assert int8_ops["MaxPool"] == 2 * fp32["MaxPool"]  # rows and columns apart
 
 
 def test_quantize_again_reuses_the_calibration_whatever_the_method(

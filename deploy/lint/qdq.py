@@ -68,11 +68,6 @@ class QdqGraph(Graph):
             raise GraphError("the graph has no convolution: there is nothing to check")
         return cls(_with_initializers(with_node_names(model)))
 
-    def made_by(self, name: str, op_type: str) -> onnx.NodeProto | None:
-        """Return the node that makes a tensor if it is of a type."""
-        node = self.producers.get(name)
-        return node if node is not None and node.op_type == op_type else None
-
     def dequantized(self, name: str) -> Affine | None:
         """Return how a tensor was dequantized, or None if it is float."""
         node = self.made_by(name, DEQUANTIZE)
@@ -80,9 +75,8 @@ class QdqGraph(Graph):
 
     def quantized(self, name: str) -> Affine | None:
         """Return how the only node that takes a tensor quantizes it, or None."""
-        consumers = self.consumers[name]
-        alone = len(consumers) == 1 and name not in self.outputs
-        return self.affine(consumers[0]) if alone and consumers[0].op_type == QUANTIZE else None
+        node = self.only_consumer(name, QUANTIZE)
+        return node and self.affine(node)
 
     def before(self, name: str) -> str:
         """Return the float tensor from which a dequantized one comes, or the tensor itself."""

@@ -12,6 +12,7 @@ from deploy.graph import Graph
 from deploy.quantize.int8 import Ranges, nearest_weights, quantize_int8
 from deploy.quantize.placement import Placement, place
 from deploy.quantize.recipe import Recipe
+from deploy.quantize.rewrite import rewrite
 from deploy.quantize.weights import ImprovedWeights, improve_weights, with_biases
 from deploy.targets import Profile
 
@@ -38,7 +39,8 @@ class Int8Plan:
         biases = {k: v for k, v in self.improved.biases.items() if k in quantized}
         graph = with_biases(self.graph, biases) if biases else self.graph
         weights = self.improved.weights
-        return quantize_int8(graph, placement, self.ranges, self.profile, weights), placement
+        model = quantize_int8(graph, placement, self.ranges, self.profile, weights)
+        return rewrite(model, self.profile), placement
 
 
 def plan_int8(
