@@ -16,6 +16,7 @@ import deploy
 from calibration import CalibrationError, DataError, Fit, read_calibration
 from deploy.cli import main
 from deploy.errors import DeployError, GraphError
+from deploy.quantize.recipe import RecipeName
 
 WEIGHT = np.ones((3, 3, 1, 1), dtype=np.float32)
 
@@ -67,10 +68,13 @@ def test_merged_parts_are_byte_identical_to_one_run(
 
 
 def test_quantize_with_a_calibration_needs_no_images(
-    model: Path, voc_root: Path, out: Path
+    model: Path, voc_root: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("VOC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
     path = calibrate(model, voc_root, out, part=(1, 2)).rename(out / "elsewhere.json")
-    (given,) = deploy.quantize([str(model)], fp16=False, calibration=path, out=out)
+    options = {"fp16": False, "recipe": RecipeName.PLAIN}  # the others look at images themselves
+    (given,) = deploy.quantize([str(model)], calibration=path, out=out, **options)
     assert given.calibration_reused
     expected = json.loads(
         {p.key: p.value for p in onnx.load(given.path).metadata_props}["calibration_images"]
