@@ -8,7 +8,7 @@ OURS = {"models", "calibration", "deploy"}
 MAY_IMPORT = {"models": {"models"}, "calibration": {"calibration"}, "deploy": OURS}
 HEAVY = {"torch", "safetensors", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino"}
 MAY_NEED = {"models": {"torch", "safetensors"}, "calibration": {"onnx", "onnxruntime"}}
-COMMAND_LINES = {"cli.py", "cli_making.py", "bench.py", "contact_sheet.py", "__main__.py"}
+COMMAND_LINES = {"cli.py", "cli_making.py", "contact_sheet.py", "__main__.py"}
 PLUMBING = {
     "artifacts",
     "cli_making",
