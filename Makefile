@@ -6,6 +6,7 @@ OUT ?= artifacts
 IMAGES ?= 50
 LIMIT ?= 50
 FIT ?= crop
+VARIANTS ?= rf-lw-mbv2
 export VOC_ROOT
 
 .PHONY: help setup export-all report bench test lint typecheck check clean
@@ -28,8 +29,11 @@ export-all: setup ## Export, quantize, validate and report all variants (VOC_ROO
 report: setup ## Write the report anew from the validation results
 	$(BIN)/deploy report --out $(OUT)
 
-bench: setup ## Measure time and memory of calibration and validation (VOC_ROOT=DIR)
-	$(BIN)/python -m deploy.bench --out $(OUT)
+bench: $(VENV)/.bench ## Compare quantizers, ours and others', in cost and result (VOC_ROOT=DIR VARIANTS="rf-lw-mbv2")
+	$(BIN)/python -m deploy.bench $(VARIANTS) --fit $(FIT) --out $(OUT)
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
 
 test: setup ## Run all tests
 	$(BIN)/python -m pytest

@@ -278,28 +278,7 @@ def models(variants: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     return _table(columns, rows, left=3)
 
 
-def benched(
-    rows: Sequence[Mapping[str, Any]], environment: Mapping[str, Any], images: int, rounds: int
-) -> None:
-    """Print the benchmark's rows."""
-    few, many = rows[0]["peak_mib"]
-    print(
-        f"{images} images, {rounds} rounds, {environment['threads']} threads, "
-        f"{environment['cpu']}, {environment['date']}"
-    )
-    columns = ["variant", "graph", "work", "ms/image", "x forward"]
-    _table(
-        [*columns, f"peak MiB, {few} images", f"{many} images"],
-        [
-            [
-                row["variant"],
-                row["graph"],
-                row["work"],
-                f"{row['ms_per_image']:.1f}",
-                f"{row['ratio']:.2f}",
-                *(f"{value:.0f}" for value in row["peak_mib"].values()),
-            ]
-            for row in rows
-        ],
-        left=3,
-    )
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:
+    """Print a table of text cells under its title; all but the first ``left`` are numbers."""
+    print(title)
+    _table(columns, rows, left=left)

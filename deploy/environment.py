@@ -11,7 +11,7 @@ from typing import Any
 
 from deploy.runtime import default_threads
 
-PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "onnxsim", "numpy", "pillow")
+PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "onnxsim", "numpy", "pillow")
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 

@@ -148,10 +148,14 @@ class OpenVinoRunner:
         return np.asarray(logits, dtype=np.float32)
 
     def executed_convolutions(self) -> Counter[str]:
-        """Return how many convolutions compute in each precision, by OpenVINO's name of it."""
+        """Return how many convolutions compute in each precision: "i8" is 8 bits, of either sign.
+
+        That is the end of the kernel's name: a layer's "runtimePrecision" may be 8 bits where its
+        kernel computes in float32.
+        """
         layers = (op.get_rt_info() for op in self.compiled.get_runtime_model().get_ops())
         return Counter(
-            layer["runtimePrecision"].astype(str)
+            layer["primitiveType"].astype(str).rsplit("_")[-1].lower()
             for layer in layers
             if layer["layerType"].astype(str) == "Convolution"
         )
@@ -165,7 +169,7 @@ def executed_convolutions(runner: Runner) -> tuple[int, int] | None:
     executed = runner.timed or runner
     if isinstance(executed, OpenVinoRunner):
         precisions = executed.executed_convolutions()
-        return precisions["u8"] + precisions["i8"], precisions.total()
+        return precisions["i8"], precisions.total()
     if not isinstance(executed, OnnxRunner):
         return None
     operators = executed.executed_operators()

@@ -13,7 +13,6 @@ COMMAND_LINES = {
     "cli_making.py",
     "cli_options.py",
     "cli_quantizing.py",
-    "bench.py",
     "contact_sheet.py",
     "__main__.py",
 }

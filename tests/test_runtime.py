@@ -141,10 +141,11 @@ def test_executed_convolutions_of_a_float_graph_are_none_in_8_bits(
 
 
 # onnxruntime's kernels want Q/DQ on every result and 32-bit biases: the profiles for others lack
-# them. It runs S8S8 in integers on ARM alone.
+# them. It runs S8S8 in integers on ARM alone; OpenVINO computes in float where activations are
+# signed and their zero point is not 0.
 RUNS_IN_8_BITS = [
     *((Runtime.ONNXRUNTIME, name) for name in ("ort", "ort-avx2", "qnn")),
-    *((Runtime.OPENVINO, name) for name in PROFILES),
+    *((Runtime.OPENVINO, name) for name in PROFILES if name != "ort-arm"),
 ]
 
 
