@@ -13,7 +13,7 @@ from calibration.preprocess import Fit
 from calibration.statistics import TensorStatistics
 from calibration.voc import Sample
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)

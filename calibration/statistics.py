@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.errors import CalibrationError
-from calibration.exact_sum import ExactSum
 from calibration.preprocess import Float32Array
 
 BINS = 4096  # on either side of zero; at least half of them lie within the largest magnitude
@@ -22,16 +21,15 @@ SMALLEST_EXPONENT = -126  # bins of 2^-126, for a tensor that is zero everywhere
 
 @dataclass(kw_only=True)
 class TensorStatistics:
-    """Exact minimum and maximum of each channel; a histogram, and each channel's sum, of samples.
+    """Exact minimum and maximum of each channel, and a histogram of samples of all.
 
     ``channel_minimum`` and ``channel_maximum`` are float32 (C,), over all elements of all images;
-    they are empty before the first one. ``channel_sum`` (C,) adds up the samples. Bin ``i`` of
-    ``counts`` holds the samples v with ``floor(v / 2**exponent) == i - BINS``.
+    they are empty before the first one. Bin ``i`` of ``counts`` holds the samples v with
+    ``floor(v / 2**exponent) == i - BINS``.
     """
 
     channel_minimum: Float32Array = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     channel_maximum: Float32Array = field(default_factory=lambda: np.empty(0, dtype=np.float32))
-    channel_sum: ExactSum = field(default_factory=ExactSum)
     exponent: int = SMALLEST_EXPONENT
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2 * BINS, dtype=np.int64))
 
@@ -44,12 +42,6 @@ class TensorStatistics:
     def maximum(self) -> float:
         """The largest value of all channels; negative infinite before the first image."""
         return float(self.channel_maximum.max(initial=-np.inf))
-
-    @property
-    def channel_mean(self) -> Float32Array:
-        """Mean of each channel's samples, float32 (C,)."""
-        samples = max(1, int(self.counts.sum()) // max(1, self.channel_sum.high.size))
-        return ((self.channel_sum.high + self.channel_sum.low) / samples).astype(np.float32)
 
     @property
     def bin_width(self) -> float:
@@ -67,8 +59,7 @@ class TensorStatistics:
         Args:
             minimum: of each channel (C,); a number where the tensor counts as one channel.
             maximum: likewise.
-            samples: some of the values, as many of each channel, (N, C, …); of any shape where
-                there is one channel.
+            samples: some of the values, of any shape.
 
         Raises:
             CalibrationError: a value is NaN or infinite, or an earlier image had other channels.
@@ -80,12 +71,7 @@ class TensorStatistics:
         if not (low <= float(samples.min()) and float(samples.max()) <= high):
             raise CalibrationError("it has NaN or infinite values")  # true for NaN samples too
         self._check_channels(lows.size)
-        channels = samples.reshape(1 if lows.size == 1 else len(samples), lows.size, -1)
-        sums = np.einsum("ncs->c", channels)  # float32, so that adding up the images is exact
-        if not np.isfinite(sums).all():
-            raise CalibrationError("its values are too large to be added up")
         self._extend(lows, highs)
-        self.channel_sum.add(sums)
         self._widen(_exponent_for(max(abs(low), abs(high))))
         # a product with a power of two is exact
         bins = np.floor(samples.ravel() * np.float32(2.0**-self.exponent)).astype(np.int64)
@@ -103,7 +89,6 @@ class TensorStatistics:
             return
         self._check_channels(other.channel_minimum.size)
         self._extend(other.channel_minimum, other.channel_maximum)
-        self.channel_sum.merge(other.channel_sum)
         self._widen(other.exponent)
         twin = TensorStatistics(exponent=other.exponent, counts=other.counts.copy())
         twin._widen(self.exponent)
@@ -139,8 +124,6 @@ class TensorStatistics:
         return {
             "channel_min": _shortest(self.channel_minimum),
             "channel_max": _shortest(self.channel_maximum),
-            "channel_sum": self.channel_sum.high.tolist(),
-            "channel_sum_rest": self.channel_sum.low.tolist() if self.channel_sum.low.any() else [],
             "bin_exponent": self.exponent,
             "first_bin": first - BINS,
             "counts": self.counts[first:last].tolist(),
@@ -164,16 +147,11 @@ class TensorStatistics:
             raise ValueError("its channels' ranges are no two lists of one length")
         if not (np.isfinite(lows) & (lows <= highs) & np.isfinite(highs)).all():
             raise ValueError("the range of a channel is not finite, or ends below its start")
-        high = np.asarray(content["channel_sum"], np.float64)
-        low = np.asarray(content["channel_sum_rest"] or np.zeros(lows.shape), np.float64)
-        if not high.shape == low.shape == lows.shape or not np.isfinite(high + low).all():
-            raise ValueError("its channels' sums are no list of finite numbers, one a channel")
         counts[first : first + values.size] = values
         exponent = int(content["bin_exponent"])
         found = cls(
             channel_minimum=lows,
             channel_maximum=highs,
-            channel_sum=ExactSum(high=high, low=low),
             exponent=exponent,
             counts=counts,
         )

@@ -78,8 +78,6 @@ def test_calibration_file_has_the_key_first_and_a_line_for_each_tensor(path: Pat
     assert list(content["tensors"]["image"]) == [
         "channel_min",
         "channel_max",
-        "channel_sum",
-        "channel_sum_rest",
         "bin_exponent",
         "first_bin",
         "counts",
@@ -153,8 +151,6 @@ def test_read_calibration_of_a_truncated_file(kept: float, path: Path) -> None:
                 "image": {
                     "channel_min": [0],
                     "channel_max": [1],
-                    "channel_sum": [1],
-                    "channel_sum_rest": [],
                     "bin_exponent": -11,
                     "first_bin": 1e999,
                     "counts": [],

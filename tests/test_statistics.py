@@ -36,8 +36,6 @@ def assert_equal(one: TensorStatistics, other: TensorStatistics) -> None:
     ):
         assert a.dtype == b.dtype == np.float32
         assert a.tobytes() == b.tobytes()
-    assert one.channel_sum.high.tobytes() == other.channel_sum.high.tobytes()
-    assert one.channel_sum.low.tobytes() == other.channel_sum.low.tobytes()
 
 
 def reference_counts(values: Samples, exponent: int) -> NDArray[np.int64]:
@@ -57,8 +55,6 @@ def images() -> list[Samples]:
 def test_update_streamed_equals_the_full_batch(images: list[Samples]) -> None:
     batch = np.concatenate(images)
     streamed, whole = collect(*images), collect(batch)
-    np.testing.assert_allclose(streamed.channel_mean, whole.channel_mean, rtol=1e-4)
-    streamed.channel_sum = whole.channel_sum  # each is rounded once an update
     assert_equal(streamed, whole)
     assert streamed.minimum == batch.min()
     assert streamed.maximum == batch.max()
@@ -103,15 +99,6 @@ def test_update_and_merge_of_other_channels_are_refused(images: list[Samples]) -
     with pytest.raises(CalibrationError, match="1 channels here and 3 elsewhere"):
         statistics.merge(collect(np.float32([1])))
     assert_equal(statistics, before)
-
-
-def test_channel_mean_is_that_of_the_samples(images: list[Samples]) -> None:
-    mean = collect(*images).channel_mean
-    expected = np.concatenate(images).astype(np.float64).mean(axis=(0, 2, 3))
-    assert mean.dtype == np.float32
-    np.testing.assert_allclose(mean, expected, rtol=1e-4)
-    assert collect(np.float32([1, 2, 6])).channel_mean.tolist() == [3]
-    assert TensorStatistics().channel_mean.shape == (0,)
 
 
 @pytest.mark.parametrize("factor", [1.5, 2, 1000, 1e20])
@@ -175,11 +162,6 @@ def test_update_of_a_value_that_is_not_finite(bad: float, place: str) -> None:
     assert_equal(statistics, before)
 
 
-def test_update_of_values_whose_sum_overflows_is_refused() -> None:
-    with pytest.raises(CalibrationError, match="too large to be added up"):
-        collect(np.float32([3e38, 3e38]))
-
-
 def test_json_round_trip_is_exact(images: list[Samples]) -> None:
     for statistics in (
         collect(*images),
@@ -215,10 +197,6 @@ def test_json_leaves_out_the_empty_bins() -> None:
         {"channel_min": [], "channel_max": []},
         {"channel_min": [[-1.0]], "channel_max": [[1.0]]},
         {"channel_max": ["x"]},
-        {"channel_sum": [0.0, 0.0]},
-        {"channel_sum": [math.inf]},
-        {"channel_sum_rest": [0.0, 0.0]},
-        {"channel_sum_rest": "x"},
         {"bin_exponent": 5000},
         {"bin_exponent": math.inf},
     ],
