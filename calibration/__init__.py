@@ -4,7 +4,13 @@ from calibration.errors import CalibrationError, DataError
 from calibration.observe import observe
 from calibration.preprocess import Fit, logits_to_labels, preprocess
 from calibration.ranges import Method, RangeConfig, choose_method, choose_range
-from calibration.record import Calibration, CalibrationImage, CalibrationKey, read_calibration
+from calibration.record import (
+    Calibration,
+    CalibrationImage,
+    CalibrationKey,
+    merge_calibrations,
+    read_calibration,
+)
 from calibration.statistics import TensorStatistics
 from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, Sample, find_voc_root, read_split
 
@@ -26,6 +32,7 @@ __all__ = [
     "choose_range",
     "find_voc_root",
     "logits_to_labels",
+    "merge_calibrations",
     "observe",
     "preprocess",
     "read_calibration",

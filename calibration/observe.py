@@ -1,8 +1,9 @@
 """One pass over the images: the statistics of chosen tensors, in constant memory.
 
-Reductions run inside the graph, so that no whole activation leaves the runtime: the maximum as a
-GlobalMaxPool and the samples as a strided 1x1 MaxPool, both of which onnxruntime computes in the
-blocked layout that its convolutions already use, as it does the average that finds a NaN.
+Reductions run inside the graph, each as soon as its tensor is there, so that no whole activation
+leaves the runtime or outlives its use: the maximum as a GlobalMaxPool and samples as a strided 1x1
+MaxPool, both of which onnxruntime computes in the blocked layout that its convolutions already use,
+as it does the average that finds a NaN; the minimum, where one is needed, in the plain layout.
 """
 
 import math
@@ -20,7 +21,7 @@ from calibration.errors import CalibrationError
 from calibration.preprocess import Float32Array
 from calibration.statistics import TensorStatistics
 
-SAMPLES = 16_384  # of a tensor and an image, at most, for the histogram
+SAMPLES = 8192  # of a tensor and an image, at most, for the histogram
 STREAMS = 2  # images under way at a time, at most: each holds the activations of one inference
 
 
@@ -40,7 +41,7 @@ def observe(
 
     Args:
         model: a graph with one input; it is not changed.
-        tensors: the shape (N, C, H, W) of each tensor to observe, by name.
+        tensors: the shape (1, C, H, W) of each tensor to observe, by name.
         images: inputs float32 (1, 3, H, W), taken one at a time and then dropped; they may be taken
             in other threads than the caller's, never in two at once.
         non_negative: tensors known to have no value below zero: their minimum is taken as zero.
@@ -50,12 +51,15 @@ def observe(
         CalibrationError: there are no images, or a tensor has a NaN or infinite value.
     """
     streams = min(threads, STREAMS)
-    session = _session(_tapped(model, tensors, non_negative), threads // streams)
+    witnesses = _nan_witnesses(model.graph)
+    taps = {name: _taps_of(name in non_negative, name in witnesses) for name in tensors}
+    session = _session(_tapped(model, tensors, taps), threads // streams)
+    channels = {name: shape[1] for name, shape in tensors.items()}
     source = _Source(images)
     with ThreadPoolExecutor(streams) as pool:
         try:
             running = [
-                pool.submit(_observe_stream, session, list(tensors), non_negative, source)
+                pool.submit(_observe_stream, session, taps, channels, source)
                 for _ in range(streams)
             ]
             parts = [stream.result() for stream in running]
@@ -77,7 +81,7 @@ class _Source:
 
     def __init__(self, images: Iterable[Float32Array]) -> None:
         self.images = iter(images)
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.count = 0
         self.error: BaseException | None = None
         self.error_at = math.inf
@@ -97,9 +101,10 @@ class _Source:
 
     def fail(self, number: int, error: BaseException) -> None:
         """Keep the error of the first image that has one: streams do not end in order."""
-        if number < self.error_at:
-            self.error, self.error_at = error, number
-        self.closed = True
+        with self.lock:
+            if number < self.error_at:
+                self.error, self.error_at = error, number
+            self.closed = True
 
     def close(self) -> None:
         """Hand out no more."""
@@ -108,86 +113,103 @@ class _Source:
 
 def _observe_stream(
     session: onnxruntime.InferenceSession,
-    tensors: list[str],
-    non_negative: frozenset[str],
+    taps: Mapping[str, list[str]],
+    channels: Mapping[str, int],
     source: _Source,
 ) -> dict[str, TensorStatistics]:
     """Run images of ``source`` until there are no more; return the statistics of these."""
     input_name = session.get_inputs()[0].name
-    outputs = [output.name for output in session.get_outputs()]
-    statistics = {name: TensorStatistics() for name in tensors}
+    outputs = [_tap(name, "statistics") for name in taps]
+    statistics = {name: TensorStatistics() for name in taps}
     while True:
         number, image = source.take()
         if image is None:
             return statistics
-        values = dict(zip(outputs, session.run(None, {input_name: image}), strict=True))
-        for name, statistic in statistics.items():
-            try:
-                _update(statistic, name, values, name in non_negative)
-            except CalibrationError as error:
-                message = (
-                    f"tensor {name} on image {number}: {error}: the graph cannot be calibrated"
-                )
-                source.fail(number, CalibrationError(message))
-                return statistics
+        try:
+            rows = session.run(outputs, {input_name: image})
+            for (name, statistic), row in zip(statistics.items(), rows, strict=True):
+                try:
+                    _update(statistic, taps[name], row[0], channels[name])
+                except CalibrationError as error:
+                    raise CalibrationError(
+                        f"tensor {name} on image {number}: {error}: the graph cannot be calibrated"
+                    ) from None
+        except BaseException as error:
+            source.fail(number, error)
+            return statistics
 
 
-def _update(
-    statistic: TensorStatistics,
-    name: str,
-    values: Mapping[str, Float32Array],
-    non_negative: bool,
-) -> None:
-    """Add the taps of one tensor on one image."""
-    high = values[_tap(name, "max")].ravel()
+def _update(statistic: TensorStatistics, taps: list[str], row: Float32Array, channels: int) -> None:
+    """Add the taps of one tensor on one image: ``channels`` values each, then the samples."""
+    per_channel = row[: channels * (len(taps) - 1)].reshape(-1, channels)
+    values = dict(zip(taps[:-1], per_channel, strict=True))
     # GlobalMaxPool of a channel that is NaN everywhere gives the lowest number
-    low = np.zeros_like(high) if non_negative else values[_tap(name, "min")].ravel()
-    high = np.maximum(high, low)
-    if np.isnan(values.get(_tap(name, "mean"), 0.0)).any():
+    low = values.get("min", np.zeros(channels, dtype=np.float32))
+    high = np.maximum(values["max"], low)
+    if np.isnan(values.get("mean", 0.0)).any():
         low = high = np.full_like(high, np.nan)
-    statistic.update(low, high, values[_tap(name, "samples")])
+    statistic.update(low, high, row[per_channel.size :].reshape(1, channels, -1))
 
 
 def _tap(tensor: str, statistic: str) -> str:
     return f"{tensor}//{statistic}"
 
 
+def _taps_of(non_negative: bool, witness: bool) -> list[str]:
+    """Return what is taken of a tensor, in the order in which its row holds it."""
+    wanted = {"max": True, "min": not non_negative, "mean": witness, "samples": True}
+    return [tap for tap, is_wanted in wanted.items() if is_wanted]
+
+
 def _tapped(
-    model: onnx.ModelProto,
-    tensors: Mapping[str, tuple[int, ...]],
-    non_negative: frozenset[str],
+    model: onnx.ModelProto, tensors: Mapping[str, tuple[int, ...]], taps: Mapping[str, list[str]]
 ) -> onnx.ModelProto:
-    """Return ``model`` with the statistics of ``tensors`` as its only outputs."""
+    """Return ``model`` with one output (1, …) for each of ``tensors``: its taps in a row.
+
+    onnxruntime orders nodes by a depth-first search from the last output to the first: in reverse,
+    the outputs make it reduce each tensor as soon as it is there, and drop it before the next one.
+    That holds where the outputs come from nodes that no optimization replaces, such as Concat.
+    """
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     graph = tapped.graph
-    witnesses = _nan_witnesses(graph)
     axes, options = _reduce_height_and_width(tapped)
     del graph.output[:]
-    for name, shape in tensors.items():
-        stride = math.ceil(math.sqrt(max(1.0, math.prod(shape) / SAMPLES)))
-        taps = {
+    for name, shape in reversed(list(tensors.items())):
+        nodes = {
             "max": helper.make_node("GlobalMaxPool", [name], [_tap(name, "max")]),
             "min": helper.make_node("ReduceMin", [name, *axes], [_tap(name, "min")], **options),
             "mean": helper.make_node("GlobalAveragePool", [name], [_tap(name, "mean")]),
-            "samples": helper.make_node(
-                "MaxPool",
-                [name],
-                [_tap(name, "samples")],
-                kernel_shape=[1, 1],
-                strides=[min(stride, shape[2]), min(stride, shape[3])],
-            ),
+            "samples": _sample(graph, name, shape, blocked="min" not in taps[name]),
         }
-        if name in non_negative:
-            del taps["min"]
-        if name not in witnesses:
-            del taps["mean"]
-        graph.node.extend(taps.values())
-        graph.output.extend(
-            helper.make_tensor_value_info(tap.output[0], onnx.TensorProto.FLOAT, None)
-            for tap in taps.values()
-        )
+        rows = [_tap(name, f"{tap}/row") for tap in taps[name]]
+        for tap, row in zip(taps[name], rows, strict=True):
+            flat = helper.make_node("Flatten", nodes[tap].output, [row], axis=0)
+            graph.node.extend([nodes[tap], flat])
+        output = _tap(name, "statistics")
+        graph.node.append(helper.make_node("Concat", rows, [output], axis=1))
+        graph.output.append(helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
     return tapped
+
+
+def _sample(
+    graph: onnx.GraphProto, name: str, shape: tuple[int, ...], *, blocked: bool
+) -> onnx.NodeProto:
+    """Return the node that takes every stride-th row and column of a tensor.
+
+    A strided pooling reads the blocked layout; where the plain one is there for the minimum, a
+    slice of that costs less.
+    """
+    stride = math.ceil(math.sqrt(max(1.0, math.prod(shape) / SAMPLES)))
+    strides = [min(stride, shape[2]), min(stride, shape[3])]
+    output = _tap(name, "samples")
+    if blocked:
+        return helper.make_node("MaxPool", [name], [output], kernel_shape=[1, 1], strides=strides)
+    arguments = {"starts": [0, 0], "ends": shape[2:], "axes": [2, 3], "steps": strides}
+    for argument, value in arguments.items():
+        array = np.array(value, dtype=np.int64)
+        graph.initializer.append(numpy_helper.from_array(array, _tap(name, argument)))
+    return helper.make_node("Slice", [name, *(_tap(name, a) for a in arguments)], [output])
 
 
 def _reduce_height_and_width(model: onnx.ModelProto) -> tuple[list[str], dict[str, Any]]:
@@ -223,8 +245,6 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
     options = session_options(threads)
-    # Reduce each tensor as soon as it is there: the default order leaves the taps to the end and
-    # keeps every activation until then.
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.enable_mem_pattern = False  # one block for all of a pass: more than its parts take
     content = model.SerializeToString()
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ class CalibrationKey:
 
     graph_sha256: str
     fit: Fit
-    images: tuple[CalibrationImage, ...]
+    images: tuple[
+        CalibrationImage, ...
+    ]  # by name, so that the parts of a run can come in any order
     samples_per_tensor: int
 
 
@@ -86,9 +90,48 @@ def read_calibration(path: Path) -> Calibration:
     return Calibration(key=key, tensors=tensors)
 
 
+def merge_calibrations(parts: Sequence[tuple[str, Calibration]]) -> Calibration:
+    """Return what one run over the images of all parts would have: the same, byte for byte.
+
+    Args:
+        parts: at least one, each with what errors call it.
+
+    Raises:
+        CalibrationError: the parts are of several graphs or settings, or share an image.
+    """
+    (first_name, first), *others = parts
+    tensors = deepcopy(first.tensors)
+    owners = {image.sha256: first_name for image in first.key.images}
+    for name, part in others:
+        for setting in ("graph_sha256", "fit", "samples_per_tensor"):
+            one, other = getattr(first.key, setting), getattr(part.key, setting)
+            if one != other:
+                raise CalibrationError(
+                    f"{name} has {setting} {other}, but {first_name} has {one}: parts can be "
+                    "merged that are of one graph and were made with the same settings"
+                )
+        for image in part.key.images:
+            if image.sha256 in owners:
+                raise CalibrationError(
+                    f"image {image.name} is in {name} and in {owners[image.sha256]}: it would "
+                    "count twice; merge parts that share no image"
+                )
+            owners[image.sha256] = name
+        if part.tensors.keys() != tensors.keys():
+            raise CalibrationError(f"{name} has other tensors than {first_name}: make it anew")
+        for tensor, statistics in tensors.items():
+            statistics.merge(part.tensors[tensor])
+    images = _in_order(image for _, part in parts for image in part.key.images)
+    return Calibration(key=replace(first.key, images=images), tensors=tensors)
+
+
 def identify(samples: list[Sample]) -> tuple[CalibrationImage, ...]:
-    """Return the names of images and the hashes of their files."""
-    return tuple(CalibrationImage(name=s.name, sha256=file_sha256(s.image)) for s in samples)
+    """Return the names of images and the hashes of their files, by name."""
+    return _in_order(CalibrationImage(name=s.name, sha256=file_sha256(s.image)) for s in samples)
+
+
+def _in_order(images: Iterable[CalibrationImage]) -> tuple[CalibrationImage, ...]:
+    return tuple(sorted(images, key=lambda image: (image.name, image.sha256)))
 
 
 def file_sha256(path: Path) -> str:

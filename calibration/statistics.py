@@ -87,8 +87,11 @@ class TensorStatistics:
         self._extend(lows, highs)
         self.channel_sum.add(sums)
         self._widen(_exponent_for(max(abs(low), abs(high))))
-        scaled = np.floor(np.ldexp(samples.ravel(), -self.exponent)).astype(np.int32)
-        self.counts += np.bincount(scaled + BINS, minlength=2 * BINS)
+        # a product with a power of two is exact
+        bins = np.floor(samples.ravel() * np.float32(2.0**-self.exponent)).astype(np.int64)
+        first = int(bins.min())
+        counts = np.bincount(bins - first)
+        self.counts[first + BINS : first + BINS + counts.size] += counts
 
     def merge(self, other: "TensorStatistics") -> None:
         """Add what another run saw: the result is that of one run over both sets of images.

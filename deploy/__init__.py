@@ -13,16 +13,28 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from deploy.errors import DeployError, ExportError, GraphError, ReportError
-from deploy.pipeline import export, export_all, lint, quantize, report, simplify, validate
+from deploy.pipeline import (
+    calibrate,
+    export,
+    export_all,
+    lint,
+    merge_calibration,
+    quantize,
+    report,
+    simplify,
+    validate,
+)
 
 __all__ = [
     "DeployError",
     "ExportError",
     "GraphError",
     "ReportError",
+    "calibrate",
     "export",
     "export_all",
     "lint",
+    "merge_calibration",
     "quantize",
     "report",
     "simplify",

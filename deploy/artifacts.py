@@ -47,6 +47,10 @@ class Target:
         """Path of the statistics."""
         return self.folder / "calibration.json"
 
+    def calibration_part(self, part: int, parts: int) -> Path:
+        """Path of the statistics of one part of the images, 1 to ``parts``."""
+        return self.folder / f"calibration-{part}-of-{parts}.json"
+
     @property
     def gate(self) -> Path:
         """Path of what the accuracy gate tried and found."""

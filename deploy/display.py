@@ -14,6 +14,7 @@ from rich.table import Table
 from deploy.artifacts import PRECISIONS
 from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
 from deploy.pipeline import ExportedGraph, LintedGraph
+from deploy.preparation import CalibrationFile
 from deploy.quantization import QuantizedGraph
 from deploy.report import Report
 from deploy.simplify import SimplifiedGraph
@@ -142,6 +143,15 @@ def linted(result: LintedGraph, *, as_json: bool) -> None:
         print("\n".join(lines))
     count = len(result.findings)
     return print(f"{count} finding{'s'[: count > 1]} for target {result.target} in {result.path}")
+
+
+def calibrated(result: CalibrationFile, *, as_json: bool) -> None:
+    """Print where statistics are, and of what."""
+    if as_json:
+        return _json(asdict(result))
+    reused = ", reused" if result.reused else ""
+    counts = f"{result.images} images, {result.tensors} tensors"
+    return print(f"{result.target}: {result.path}  ({counts}{reused})")
 
 
 def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

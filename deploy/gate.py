@@ -16,11 +16,13 @@ from calibration import CalibrationError, RangeConfig, Sample
 from calibration.preprocess import Float32Array, preprocess
 from calibration.voc import pick, read_image
 from deploy.artifacts import int8_name
+from deploy.calibration_source import CalibrationSource
 from deploy.errors import DeployError
 from deploy.files import write_whole
 from deploy.graph import read_metadata
+from deploy.preparation import Prepared
 from deploy.progress import Progress
-from deploy.quantization import CalibrationSource, Prepared, QuantizedGraph, write_int8
+from deploy.quantization import QuantizedGraph, write_int8
 from deploy.quantize.plan import Int8Plan
 from deploy.quantize.sensitivity import Logits, int8_share, rank_layers
 from deploy.runtime import OnnxRunner
@@ -75,7 +77,6 @@ class Outcome:
 def search(
     prepared: Prepared,
     source: CalibrationSource,
-    others: Sequence[Sample],
     evaluated: Sequence[Sample],
     gate: Gate,
     plans: Sequence[Callable[[], Int8Plan]],
@@ -85,8 +86,8 @@ def search(
 
     Args:
         prepared: the float graph.
-        source: what calibrated; layers are ranked on some of it.
-        others: images with masks that calibrated nothing, to tune on.
+        source: what calibrated; layers are ranked on some of it, and the images of its split that
+            calibrated nothing are tuned on.
         evaluated: images with masks to confirm on, once.
         gate: what must hold.
         plans: makes the plan of each recipe to try, the cheapest first.
@@ -101,11 +102,11 @@ def search(
         raise DeployError(
             f"{name} has random parameters: they have no accuracy to hold; drop the gate"
         )
-    if not others:
+    if not source.others:
         raise CalibrationError(
             "every image of the split calibrates, none is left to tune on: lower --images"
         )
-    tuning = pick(list(others), min(gate.images, len(others)))
+    tuning = pick(source.others, min(gate.images, len(source.others)))
     judge = _Judge(prepared, tuning, progress)
     steps: list[dict[str, Any]] = []
     float_layers: tuple[str, ...] = ()

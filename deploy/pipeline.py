@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import models
-from calibration import Fit, RangeConfig
+from calibration import CalibrationError, Fit, RangeConfig, read_calibration
 from calibration.preprocess import MEAN, STD
 from calibration.scenes import write_scenes
 from calibration.voc import CLASSES, lacks_voc
 from deploy import evaluation, quantization
 from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target
+from deploy.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
 from deploy.errors import DeployError
 from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
@@ -24,8 +25,12 @@ from deploy.gate import Gate, search, write_gated
 from deploy.graph import read_graph, read_metadata, set_metadata
 from deploy.lint import Finding
 from deploy.lint import lint as lint_graph
+from deploy.preparation import CalibrationFile, prepare, prepare_with
 from deploy.progress import Progress, SilentProgress
-from deploy.quantization import EVALUATION_SPLIT, MIN_FP16_SQNR, QuantizedGraph
+from deploy.quantization import (
+    MIN_FP16_SQNR,
+    QuantizedGraph,
+)
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
 from deploy.report import Report, build_report, write_report
 from deploy.runtime import Runtime, load_openvino
@@ -141,6 +146,7 @@ def quantize(
     images: int = 50,
     split: str = "train",
     fit: Fit | None = None,
+    calibration: Path | None = None,
     voc_root: Path | None = None,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
@@ -166,6 +172,7 @@ def quantize(
         images: how many images of ``split`` calibrate, evenly spaced over its list.
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
+        calibration: a file that :func:`calibrate` wrote for the one target, in place of images.
         voc_root: see :func:`calibration.find_voc_root`.
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
@@ -179,18 +186,29 @@ def quantize(
     if gate is None and len(recipes) > 1:
         raise DeployError(f"recipe {recipe!r} needs a gate: pass --min-ratio or --max-drop")
     profile = None if target == VACC else find_profile(target)
-    source = quantization.CalibrationSource.find(voc_root, split, images)
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
+    if calibration and len(names) != 1:
+        raise DeployError(f"a calibration is of one graph, not of {len(names)}: name the target")
+    if calibration and int8 and profile is None:
+        raise DeployError(f"{target} calibrates on images by itself: leave out the calibration")
+    given = [(str(calibration), read_calibration(calibration))] if calibration else []
+    without_images = bool(given) and voc_root is None and lacks_voc()
+    source = None if without_images else CalibrationSource.find(voc_root, split, images)
+    if gate and source is None:
+        raise DeployError("a gate is held on images: name their folder with --voc-root")
     written: list[QuantizedGraph | VaccRecipe] = []
     for model in (resolve_target(name, out) for name in names):
         if model.is_variant and not model.fp32.is_file():
             export(model.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
-        if int8 and profile is None:
+        if int8 and profile is None and source:
             with progress.step(f"vacc {model.name}"):
                 written.append(write_vacc(model, source, method))
         if not fp16 and profile is None:
             continue
-        prepared = quantization.prepare(model, source, fit, progress)
+        if given or source is None:
+            prepared = prepare_with(model, given, fit)
+        else:
+            prepared = prepare(model, source, fit, progress)
         if fp16:
             written.append(quantization.write_fp16(prepared, source, progress, fp16_sqnr))
         if int8 and profile is not None:
@@ -199,16 +217,70 @@ def quantize(
                 partial(quantization.plan, prepared, source, config, profile, chosen, progress)
                 for chosen in recipes
             ]
-            if gate is None:
+            if gate is None or source is None:
                 written.append(quantization.write_int8(prepared, plans[0](), config, progress))
                 model.gate.unlink(missing_ok=True)  # of an earlier graph
             else:
                 evaluated = evaluation.EvaluationSet.find(voc_root, EVALUATION_SPLIT, None)
-                outcome = search(
-                    prepared, source, source.others, evaluated.samples, gate, plans, progress
-                )
+                outcome = search(prepared, source, evaluated.samples, gate, plans, progress)
                 written.append(write_gated(prepared, outcome, config, progress))
     return written
+
+
+def calibrate(
+    target: str = models.DEFAULT_VARIANT,
+    *,
+    images: int = 50,
+    part: Part | None = None,
+    split: str = "train",
+    fit: Fit | None = None,
+    voc_root: Path | None = None,
+    weights: Path | None = None,
+    out: Path = DEFAULT_OUT,
+    progress: Progress | None = None,
+) -> CalibrationFile:
+    """Write the statistics of a variant's or an ONNX file's activations: ``calibration.json``.
+
+    Args:
+        target: a variant's id or a path. A variant that has no graph yet is exported first.
+        images: how many images of ``split``, evenly spaced over its list.
+        part: (I, N) for every N-th of them from the I-th: ``calibration-I-of-N.json``. The parts
+            may be made on several machines and merged: see :func:`merge_calibration`.
+        split: the list they come from.
+        fit: how they become inputs; by default as the graph's metadata say, else crop.
+        voc_root: see :func:`calibration.find_voc_root`.
+        weights: a checkpoint, if a variant must be exported first.
+        out: the folder of the artifacts.
+        progress: where to show what is going on.
+
+    Raises:
+        DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
+    """
+    progress = progress or SilentProgress()
+    source = CalibrationSource.find(voc_root, split, images, part)
+    found = resolve_target(target, out)
+    if found.is_variant and not found.fp32.is_file():
+        export(found.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+    prepared = prepare(found, source, fit, progress)
+    return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
+
+
+def merge_calibration(
+    target: str, parts: Sequence[Path], *, out: Path = DEFAULT_OUT
+) -> CalibrationFile:
+    """Write the ``calibration.json`` that one run over the images of all parts would have written.
+
+    Raises:
+        DeployError: there is no such target, or its graph cannot be read.
+        CalibrationError: there are no parts, or one cannot be read, is of another graph or other
+            settings, or shares an image with another.
+    """
+    if not parts:
+        raise CalibrationError("no parts to merge: name the files that 'deploy calibrate' wrote")
+    found = resolve_target(target, out)
+    prepared = prepare_with(found, [(str(p), read_calibration(p)) for p in parts])
+    write_whole(found.calibration, prepared.calibration.to_json())
+    return CalibrationFile.of(prepared, found.calibration, reused=False)
 
 
 def lint(path: Path, target: str | None = None) -> LintedGraph:

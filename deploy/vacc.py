@@ -14,10 +14,10 @@ import numpy as np
 from calibration.preprocess import MEAN, STD
 from calibration.ranges import Method, RangeConfig
 from deploy.artifacts import Target
+from deploy.calibration_source import CalibrationSource
 from deploy.errors import DeployError
 from deploy.files import write_folder_whole
 from deploy.graph import Graph, read_graph
-from deploy.quantization import CalibrationSource
 from deploy.targets import VACC
 
 GRAPH, IMAGES = "fp32.onnx", "images"

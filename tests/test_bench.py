@@ -23,10 +23,10 @@ from deploy.bench.measure import (
 )
 from deploy.bench.quantizers import QUANTIZERS, Quantizer
 from deploy.bench.work import Stage, prepare_work
+from deploy.calibration_source import CalibrationSource
 from deploy.errors import DeployError
 from deploy.graph import count_ops, set_metadata
 from deploy.progress import SilentProgress
-from deploy.quantization import CalibrationSource
 from deploy.runtime import OnnxRunner
 
 SETTINGS = Settings(images=3, kept_images=2, limit=2, rounds=1)

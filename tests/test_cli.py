@@ -22,6 +22,7 @@ VARIANT = models.DEFAULT_VARIANT
 COMMANDS = [
     "export",
     "simplify",
+    "calibrate",
     "quantize",
     "lint",
     "validate",
@@ -116,6 +117,13 @@ def test_parse_size(text: str, size: tuple[int, int]) -> None:
         (["simplify", "none.onnx"], "no ONNX file at none.onnx"),
         (["quantize", VARIANT, "--voc-root", "VOC", "--images", "99"], "99 calibration images"),
         (["quantize", VARIANT, "--voc-root", "VOC", "--percentile", "7"], "percentile is 7"),
+        (["calibrate", "none.onnx", "--voc-root", "VOC", "--images", "2"], "no ONNX file at none"),
+        (
+            ["calibrate", VARIANT, "--voc-root", "VOC", "--images", "2", "--part", "3/2"],
+            "there is no part 3/2",
+        ),
+        (["calibrate", VARIANT, "--merge", "none.json"], "none.json is no readable"),
+        (["quantize", VARIANT, "--calibration", "none.json"], "none.json is no readable"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_1(
@@ -145,6 +153,11 @@ def test_bad_input_is_one_line_and_exit_1(
         ["export", VARIANT, "--input-size", "large"],
         ["quantize", "--method", "median"],
         ["quantize", "--images", "0"],
+        ["calibrate"],
+        ["calibrate", VARIANT, "--part", "half"],
+        ["calibrate", VARIANT, "part.json"],
+        ["calibrate", VARIANT, "--merge"],
+        ["calibrate", VARIANT, "--merge", "part.json", "--part", "1/2"],
         ["validate", "--limit", "0"],
         ["validate", "--fit", "stretch"],
         ["train", VARIANT, "--voc-root", "x=y"],

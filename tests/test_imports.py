@@ -8,10 +8,19 @@ OURS = {"models", "calibration", "deploy"}
 MAY_IMPORT = {"models": {"models"}, "calibration": {"calibration"}, "deploy": OURS}
 HEAVY = {"torch", "safetensors", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino"}
 MAY_NEED = {"models": {"torch", "safetensors"}, "calibration": {"onnx", "onnxruntime"}}
-COMMAND_LINES = {"cli.py", "cli_making.py", "contact_sheet.py", "__main__.py"}
+COMMAND_LINES = {
+    "cli.py",
+    "cli_making.py",
+    "cli_options.py",
+    "cli_quantizing.py",
+    "contact_sheet.py",
+    "__main__.py",
+}
 PLUMBING = {
     "artifacts",
     "cli_making",
+    "cli_options",
+    "cli_quantizing",
     "display",
     "environment",
     "errors",
@@ -78,7 +87,8 @@ def test_libraries_neither_print_nor_exit(path: Path) -> None:
 
 def test_cli_reaches_the_stages_through_the_pipeline() -> None:
     # of a stage's module the command line takes types (its options' choices), never a function
-    taken = [f"{module}.{name}" for module, name in imports(REPOSITORY / "deploy" / "cli.py")]
+    files = [REPOSITORY / "deploy" / name for name in ("cli.py", "cli_quantizing.py")]
+    taken = [f"{module}.{name}" for file in files for module, name in imports(file)]
     parts = [name.strip(".").split(".") for name in taken if name.startswith("deploy.")]
     of_stages = [names for names in parts if len(names) > 1 and names[1] not in PLUMBING]
     assert [names for names in of_stages if not names[-1][0].isupper()] == []

@@ -1,4 +1,6 @@
 import math
+import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -157,7 +159,10 @@ def test_observe_without_images_is_an_error(model: onnx.ModelProto) -> None:
         observe(model, SHAPES, [], threads=1)
 
 
-def test_observe_holds_one_image_at_a_time(model: onnx.ModelProto) -> None:
+@pytest.mark.parametrize(("threads", "images_at_a_time"), [(1, 1), (2, 2), (8, 2)])
+def test_observe_holds_an_image_a_stream(
+    threads: int, images_at_a_time: int, model: onnx.ModelProto
+) -> None:
     alive = 0
     most = 0
 
@@ -168,13 +173,60 @@ def test_observe_holds_one_image_at_a_time(model: onnx.ModelProto) -> None:
 
     def images() -> Iterator[Float32Array]:
         nonlocal alive, most
-        for image in draw(5, SHAPES["image"]):
+        for image in draw(9, SHAPES["image"]):
             alive += 1
             most = max(most, alive)
             yield image.copy().view(Image)
 
-    observe(model, {"logits": SHAPES["logits"]}, images(), threads=1)
-    assert most <= 2  # the one before is dropped when the next has been made
+    observe(model, {"logits": SHAPES["logits"]}, images(), threads=threads)
+    assert most <= images_at_a_time + 1  # the one before is dropped when the next has been made
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_observe_names_the_first_image_that_fails_with_any_threads(threads: int) -> None:
+    shape = (1, 3, 40, 40)
+    images = draw(12, shape)
+    for image in images[6:]:
+        image[0, 1, 2, 3] = math.nan
+    taken = iter(images)
+    with pytest.raises(CalibrationError, match="tensor x on image 7: "):
+        observe(identity(shape), {"x": shape}, taken, threads=threads)
+    assert len(list(taken)) >= 4  # no more are taken after a failure
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("error", [ValueError("image 3 is torn"), KeyboardInterrupt()])
+def test_observe_hands_on_what_reading_an_image_raises(
+    threads: int, error: BaseException, model: onnx.ModelProto
+) -> None:
+    def images() -> Iterator[Float32Array]:
+        yield from draw(2, SHAPES["image"])
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        observe(model, SHAPES, images(), threads=threads)
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_observe_hands_on_what_the_runtime_raises(threads: int, model: onnx.ModelProto) -> None:
+    images = iter([*draw(1, SHAPES["image"]), *draw(30, (1, 3, 8, 8))])
+    with pytest.raises(Exception, match="invalid dimensions"):
+        observe(model, SHAPES, images, threads=threads)
+    assert len(list(images)) >= 27
+
+
+def test_observe_takes_one_image_at_a_time(model: onnx.ModelProto) -> None:
+    busy = threading.Lock()
+
+    def images() -> Iterator[Float32Array]:
+        for image in draw(8, SHAPES["image"]):
+            assert busy.acquire(blocking=False)
+            time.sleep(0.001)
+            busy.release()
+            yield image
+
+    assert observe(model, SHAPES, images(), threads=2)["image"].counts.sum() > 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -186,8 +238,9 @@ def test_observe_of_a_value_that_is_not_finite(
     good, image = draw(2, shape)
     flat = image.reshape(-1)
     flat[{"first": slice(1), "inside": slice(3, 4), "everywhere": slice(None)}[where]] = bad
-    with pytest.raises(CalibrationError, match=r"tensor x on image 2: .* cannot be calibrated"):
-        observe(identity(shape), {"x": shape}, [good, image], threads=1)
+    tensors = {"x": shape, "out": shape}  # a NaN between the samples shows at the output
+    with pytest.raises(CalibrationError, match=r"tensor (x|out) on image 2: .* cannot be calib"):
+        observe(identity(shape), tensors, [good, image], threads=1)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

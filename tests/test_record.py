@@ -1,5 +1,6 @@
 import hashlib
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from calibration import (
     CalibrationKey,
     Fit,
     TensorStatistics,
+    merge_calibrations,
     read_calibration,
     read_split,
 )
@@ -188,6 +190,51 @@ def test_read_calibration_of_another_format(path: Path) -> None:
 def test_read_calibration_of_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match=r"absent\.json is no readable"):
         read_calibration(tmp_path / "absent.json")
+
+
+def part(images: list[str], seed: int, **key: Any) -> Calibration:
+    """Return the calibration of some images, whose hashes are their names."""
+    entries = tuple(CalibrationImage(name=name, sha256=name) for name in images)
+    settings = {"graph_sha256": "ab" * 32, "fit": Fit.PAD, "samples_per_tensor": 16_384, **key}
+    return Calibration(
+        key=CalibrationKey(images=entries, **settings),
+        tensors={"image": collect(seed), "logits": collect(seed + 100)},
+    )
+
+
+def test_merge_calibrations_in_any_order_gives_the_same_bytes() -> None:
+    parts = [("a.json", part(["3", "5"], 0)), ("b.json", part(["1"], 1)), ("c", part(["4"], 2))]
+    before = [calibration.to_json() for _, calibration in parts]
+    merged = merge_calibrations(parts)
+    assert [image.name for image in merged.key.images] == ["1", "3", "4", "5"]
+    assert merged.tensors["image"].counts.sum() == 600
+    for order in permutations(parts):
+        assert merge_calibrations(order).to_json() == merged.to_json()
+    assert [calibration.to_json() for _, calibration in parts] == before
+
+
+def test_merge_calibrations_of_one_part_is_that_part() -> None:
+    assert merge_calibrations([("a", part(["1"], 0))]).to_json() == part(["1"], 0).to_json()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (part(["2"], 1, graph_sha256="cd"), "b.json has graph_sha256 cd, but a.json has abab"),
+        (part(["2"], 1, fit=Fit.CROP), "b.json has fit crop, but a.json has pad"),
+        (part(["2"], 1, samples_per_tensor=9), "b.json has samples_per_tensor 9, but a.json has"),
+        (part(["2", "1"], 1), "image 1 is in b.json and in a.json: it would count twice"),
+        (
+            Calibration(key=part(["2"], 1).key, tensors={"image": collect(0)}),
+            "b.json has other tensors than a.json",
+        ),
+    ],
+)
+def test_merge_calibrations_that_do_not_belong_together_is_refused(
+    other: Calibration, message: str
+) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        merge_calibrations([("a.json", part(["1"], 0)), ("b.json", other)])
 
 
 def test_identify_hashes_the_image_files(voc_root: Path) -> None:

@@ -15,11 +15,11 @@ from deploy import display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.bench import table
 from deploy.bench.measure import Row, Settings, measure_quantizers, measure_stages
+from deploy.calibration_source import CalibrationSource
 from deploy.environment import describe_environment
 from deploy.errors import USER_ERRORS
 from deploy.files import write_whole
 from deploy.progress import ConsoleProgress
-from deploy.quantization import CalibrationSource
 
 
 def bench(

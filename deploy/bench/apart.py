@@ -13,8 +13,8 @@ from typing import Any
 from calibration import find_voc_root, read_split
 from deploy.bench.quantizers import QUANTIZERS
 from deploy.bench.work import Stage, prepare_work
+from deploy.calibration_source import CalibrationSource
 from deploy.errors import USER_ERRORS, DeployError
-from deploy.quantization import CalibrationSource
 
 
 def run_apart(*arguments: str) -> dict[str, Any]:

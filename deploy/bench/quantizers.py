@@ -27,9 +27,10 @@ from calibration.voc import Sample
 from deploy import quantization
 from deploy.artifacts import Target
 from deploy.bench.work import input_reader
+from deploy.calibration_source import CalibrationSource
 from deploy.graph import Graph, read_graph
+from deploy.preparation import prepare
 from deploy.progress import SilentProgress
-from deploy.quantization import CalibrationSource
 from deploy.quantize.recipe import RECIPES, RecipeName
 from deploy.runtime import load_openvino
 from deploy.targets import PROFILES, Profile
@@ -60,7 +61,7 @@ def _ours(
         progress, config = SilentProgress(), RangeConfig(method=method)
         with tempfile.TemporaryDirectory(dir=int8.parent) as folder:
             target = Target(name=fp32.stem, folder=Path(folder), given=fp32)
-            prepared = quantization.prepare(target, source, None, progress)
+            prepared = prepare(target, source, None, progress)
             plan = quantization.plan(prepared, source, config, profile, RECIPES[recipe], progress)
             quantization.write_int8(prepared, plan, config, progress).path.replace(int8)
 

@@ -16,7 +16,7 @@ from deploy.errors import GraphError
 from deploy.graph import Graph
 
 POSITIONS = 512  # of a convolution's output and an image, drawn at random
-CHUNK_BYTES = 2**28  # of second moments that are collected in one pass over the images
+CHUNK_BYTES = 2**29  # of inputs and second moments held in one pass over the images
 
 Float64 = NDArray[np.float64]
 
@@ -115,20 +115,28 @@ def collect_moments(
 def _chunks(
     graph: Graph, nodes: Iterable[onnx.NodeProto], largest: int
 ) -> Iterator[list[onnx.NodeProto]]:
-    """Yield groups of nodes whose second moments fit CHUNK_BYTES; at least one node each."""
+    """Yield groups of nodes whose inputs and moments fit CHUNK_BYTES; at least one node each."""
     chunk: list[onnx.NodeProto] = []
     room = CHUNK_BYTES
+    held: set[str] = set()
     for node in nodes:
         size = patch_size(graph, node)
         groups = ConvGeometry.of(node, graph.constants[node.input[1]]).groups
-        need = 8 * groups * size**2 if size <= largest else 0
+        moments = 8 * groups * size**2 if size <= largest else 0
+        need = moments + (0 if node.input[0] in held else _bytes(graph, node.input[0]))
         if chunk and need > room:
             yield chunk
-            chunk, room = [], CHUNK_BYTES
+            chunk, room, held = [], CHUNK_BYTES, set()
+            need = moments + _bytes(graph, node.input[0])
         chunk.append(node)
+        held.add(node.input[0])
         room -= need
     if chunk:
         yield chunk
+
+
+def _bytes(graph: Graph, name: str) -> int:
+    return 4 * int(np.prod(graph.shapes[name]))
 
 
 def _collect(

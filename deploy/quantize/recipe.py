@@ -30,8 +30,8 @@ class Recipe:
 
     @property
     def needs_images(self) -> bool:
-        """Whether the weights depend on images at all."""
-        return self.correct_biases or self.rounding is not Rounding.NEAREST
+        """Whether it looks at calibration images, beyond their statistics."""
+        return self.equalize or self.correct_biases or self.rounding is not Rounding.NEAREST
 
 
 RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(

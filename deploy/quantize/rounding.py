@@ -20,7 +20,7 @@ DAMPING = 0.01  # of H's mean diagonal, added to it: inputs that hardly vary mak
 BLOCK = 128  # columns rounded between two updates of all that follow
 LEARNING_RATE = 0.1
 REGULARIZER = 0.1  # its weight, relative to a squared error of one step in one input
-LEARNING_FLOPS = 5e11  # of AdaRound's products, for one convolution: its bound in time
+LEARNING_FLOPS = 1e11  # of AdaRound's products, for one convolution: its bound in time
 ITERATIONS = (200, 2000)  # of AdaRound, at least and at most
 STRETCH = (-0.1, 1.1)  # AdaRound's ζ and γ: the sigmoid reaches 0 and 1
 

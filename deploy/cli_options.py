@@ -1,0 +1,71 @@
+"""Arguments and options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibration.preprocess import Fit
+from calibration.ranges import Method
+from deploy.targets import TARGETS
+
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="VARIANT|MODEL.onnx", help="By default every variant exported."),
+]
+Variants = Annotated[
+    list[str] | None, typer.Argument(metavar="VARIANT", help="By default all five.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the artifacts.")]
+VocRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--voc-root",
+        metavar="DIR",
+        help="VOC2012, or a folder that holds VOCdevkit/VOC2012. By default $VOC_ROOT, else data/.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="PATH", help="Checkpoint: safetensors or a torch file."),
+]
+Images = Annotated[int, typer.Option("--images", min=1, help="Calibration images of 'train'.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Images to evaluate. By default all.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Split = Annotated[str, typer.Option("--split", help="List of calibration images.")]
+CalibrationFit = Annotated[
+    Fit | None, typer.Option("--fit", help="How images become inputs. By default the graph's.")
+]
+RangeMethod = Annotated[Method, typer.Option("--method", help="How activation ranges are chosen.")]
+Percentile = Annotated[
+    float, typer.Option("--percentile", help="Share of values in range, %, for that method.")
+]
+
+QuantizeTarget = Annotated[
+    str,
+    typer.Option(
+        "--target", metavar="NAME", help=f"Toolchain of the INT8 graph: {', '.join(TARGETS)}."
+    ),
+]
+LintTarget = Annotated[
+    str | None,
+    typer.Option("--target", metavar="NAME", help="By default the one in the graph's metadata."),
+]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (height, width) from "500" or "HEIGHTxWIDTH"."""
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
+        raise typer.BadParameter(f"{text!r} is neither a number nor HEIGHTxWIDTH")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """Return (I, N) from "I/N"."""
+    number, _, parts = text.partition("/")
+    if not (number.isdigit() and parts.isdigit()):
+        raise typer.BadParameter(f"{text!r} is no I/N, such as 1/4")
+    return int(number), int(parts)

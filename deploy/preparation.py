@@ -1,0 +1,147 @@
+"""A float graph made ready for quantization: read, looked over, calibrated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration import (
+    Calibration,
+    CalibrationError,
+    CalibrationKey,
+    Fit,
+    merge_calibrations,
+    observe,
+    preprocess,
+    read_calibration,
+)
+from calibration.observe import SAMPLES
+from calibration.preprocess import Float32Array
+from calibration.statistics import TensorStatistics
+from calibration.voc import pick, read_image
+from deploy.artifacts import Target
+from deploy.calibration_source import CalibrationSource
+from deploy.files import write_whole
+from deploy.graph import Graph, graph_sha256, read_graph, read_metadata, with_node_names
+from deploy.progress import Progress
+from deploy.quantize.placement import Placement, place
+from deploy.runtime import default_threads
+from deploy.targets import DEFAULT_TARGET, PROFILES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A float graph that is ready to be quantized."""
+
+    target: Target
+    graph: Graph
+    placement: Placement  # of the default profile: it observes what any needs
+    calibration: Calibration
+    reused: bool  # the calibration was on disk already
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationFile:
+    """Statistics that are on disk."""
+
+    target: str
+    path: Path
+    images: int
+    tensors: int
+    reused: bool  # they were there already
+
+    @classmethod
+    def of(cls, prepared: Prepared, path: Path, *, reused: bool) -> "CalibrationFile":
+        """Describe the calibration of a graph."""
+        return cls(
+            target=prepared.target.name,
+            path=path,
+            images=len(prepared.calibration.key.images),
+            tensors=len(prepared.calibration.tensors),
+            reused=reused,
+        )
+
+
+def prepare(
+    target: Target, source: CalibrationSource, fit: Fit | None, progress: Progress
+) -> Prepared:
+    """Read a target's float graph and calibrate it, unless its calibration is there already.
+
+    Raises:
+        GraphError: the graph cannot be read or quantized.
+        CalibrationError: its statistics cannot be collected, or an old file cannot be read.
+    """
+    graph, placement = _read_float_graph(target)
+    fit = fit or Fit(read_metadata(graph.model).get("fit", Fit.CROP.value))
+    key = CalibrationKey(
+        graph_sha256=graph_sha256(graph.model),
+        fit=fit,
+        images=source.images,
+        samples_per_tensor=SAMPLES,
+    )
+    path = source.path(target)
+    if path.is_file():
+        found = read_calibration(path)
+        if found.key == key:
+            return Prepared(
+                target=target, graph=graph, placement=placement, calibration=found, reused=True
+            )
+
+    tensors = observe_graph(graph, source, fit, progress, f"calibrate {target.name}")
+    calibration = Calibration(key=key, tensors=tensors)
+    write_whole(path, calibration.to_json())
+    return Prepared(
+        target=target, graph=graph, placement=placement, calibration=calibration, reused=False
+    )
+
+
+def prepare_with(
+    target: Target, parts: Sequence[tuple[str, Calibration]], fit: Fit | None = None
+) -> Prepared:
+    """Read a target's float graph and join it with a calibration, or with the parts of one.
+
+    Raises:
+        GraphError: the graph cannot be read or quantized.
+        CalibrationError: a part, by its name, is of another graph or fit, or cannot be merged.
+    """
+    graph, placement = _read_float_graph(target)
+    sha256 = graph_sha256(graph.model)
+    for name, part in parts:
+        if part.key.graph_sha256 != sha256:
+            raise CalibrationError(
+                f"{name} is the calibration of another graph than {target.fp32}: run 'deploy "
+                f"calibrate {target.given or target.name}'"
+            )
+        if fit and part.key.fit != fit:
+            raise CalibrationError(f"{name} was made with fit {part.key.fit}, not {fit}")
+        if lacking := sorted(set(placement.observed) - part.tensors.keys()):
+            raise CalibrationError(f"{name} lacks tensor {lacking[0]}: calibrate anew")
+    calibration = merge_calibrations(parts)
+    return Prepared(
+        target=target, graph=graph, placement=placement, calibration=calibration, reused=True
+    )
+
+
+def _read_float_graph(target: Target) -> tuple[Graph, Placement]:
+    graph = Graph(with_node_names(read_graph(target.fp32)))
+    return graph, place(graph, PROFILES[DEFAULT_TARGET])
+
+
+def observe_graph(
+    graph: Graph, source: CalibrationSource, fit: Fit, progress: Progress, label: str
+) -> dict[str, TensorStatistics]:
+    """Return the statistics of all that may be quantized, over all calibration images."""
+    placement = place(graph, PROFILES[DEFAULT_TARGET])
+    return observe(
+        graph.model,
+        {name: graph.shapes[name] for name in placement.observed},
+        source.inputs(fit, graph.input_size, progress, label),
+        non_negative=placement.non_negative,
+        threads=default_threads(),
+    )
+
+
+def read_inputs(prepared: Prepared, source: CalibrationSource, count: int) -> list[Float32Array]:
+    """Return network inputs (1, 3, H, W) of ``count`` calibration images, or of all there are."""
+    samples = pick(source.samples, min(count, len(source.samples))) if count else []
+    fit, size = prepared.calibration.key.fit, prepared.graph.input_size
+    return [preprocess(read_image(sample.image), fit, size) for sample in samples]
