@@ -12,6 +12,7 @@ from graphs import refine_model
 from calibration import read_split
 from deploy.bench import measure, table
 from deploy.bench.apart import run_apart
+from deploy.bench.latency import latency
 from deploy.bench.measure import (
     FLOAT,
     Settings,
@@ -23,10 +24,10 @@ from deploy.bench.measure import (
 )
 from deploy.bench.quantizers import QUANTIZERS, Quantizer
 from deploy.bench.work import Stage, prepare_work
+from deploy.calibration_source import CalibrationSource
 from deploy.errors import DeployError
 from deploy.graph import count_ops, set_metadata
 from deploy.progress import SilentProgress
-from deploy.quantization import CalibrationSource
 from deploy.runtime import OnnxRunner
 
 SETTINGS = Settings(images=3, kept_images=2, limit=2, rounds=1)
@@ -166,6 +167,15 @@ def test_measure_latency_is_a_multiple_of_fp32_in_onnxruntime(folder: Path) -> N
     rows = measure_latency(graphs, IMAGE, 5)
     assert rows[FLOAT]["onnxruntime_ratio"] == 1
     assert rows["same"]["onnxruntime_ms"] > 0
+
+
+def test_latency_of_files_is_a_table_with_ratios_to_the_first(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latency([folder / "fp32.onnx"], passes=2)
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title.startswith("2 passes, ")
+    assert any("fp32.onnx" in line and " 1.00" in line for line in lines)
 
 
 def test_kept_images_is_what_free_memory_holds(

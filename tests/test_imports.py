@@ -14,6 +14,7 @@ COMMAND_LINES = {
     "cli_options.py",
     "cli_quantizing.py",
     "contact_sheet.py",
+    "latency.py",
     "__main__.py",
 }
 PLUMBING = {

@@ -222,11 +222,13 @@ def _measure_accuracy(
     }
 
 
-def measure_latency(graphs: Mapping[str, Path], image: Float32Array, passes: int) -> dict[str, Row]:
+def measure_latency(
+    graphs: Mapping[str, Path], image: Float32Array, passes: int, base: str = FLOAT
+) -> dict[str, Row]:
     """Return the median time of each graph in both runtimes, all in turn, batch 1.
 
-    Ratios are to FP32 in onnxruntime, pass by pass. A runtime that is not there or cannot load a
-    graph gives none.
+    Ratios are to the graph ``base`` in onnxruntime, pass by pass. A runtime that is not there, or
+    cannot load a graph, gives none.
     """
     runners: dict[tuple[str, str], Runner] = {}
     for name, path in graphs.items():
@@ -242,7 +244,7 @@ def measure_latency(graphs: Mapping[str, Path], image: Float32Array, passes: int
             elapsed = _seconds(lambda runner=runner: runner(image))  # type: ignore[misc]
             if turn:  # the first one warms up
                 seconds[key].append(elapsed)
-    bases = seconds[FLOAT, "onnxruntime"]
+    bases = seconds[base, "onnxruntime"]
     rows: dict[str, Row] = {name: {} for name in graphs}
     for (name, runtime), values in seconds.items():
         rows[name][f"{runtime}_ms"] = 1000 * statistics.median(values)

@@ -7,6 +7,7 @@ from typing import Any
 from deploy.figures import number, percent
 
 Row = Mapping[str, Any]
+LATENCY_COLUMNS = ("onnxruntime ms", "x", "OpenVINO ms", "x")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def quantizer_table(rows: Sequence[Row]) -> Table:
         ),
         columns=[
             *("variant", "quantizer", "images", "s", "x forward", "peak MiB", "mIoU %"),
-            *("agree %", "SQNR dB", "onnxruntime ms", "x", "OpenVINO ms", "x"),
+            *("agree %", "SQNR dB", *LATENCY_COLUMNS),
         ],
         rows=[
             [
@@ -82,15 +83,19 @@ def quantizer_table(rows: Sequence[Row]) -> Table:
                 percent(row.get("miou")),
                 percent(row.get("agreement")),
                 number(row.get("sqnr_db")),
-                number(row.get("onnxruntime_ms")),
-                number(row.get("onnxruntime_ratio"), 2),
-                number(row.get("openvino_ms")),
-                number(row.get("openvino_ratio"), 2),
+                *latency_cells(row),
             ]
             for row in rows
         ],
         left=2,
     )
+
+
+def latency_cells(row: Row) -> list[str]:
+    """Return the cells below LATENCY_COLUMNS."""
+    runtimes = ("onnxruntime", "openvino")
+    figures = [(row.get(f"{r}_ms"), row.get(f"{r}_ratio")) for r in runtimes]
+    return [cell for ms, ratio in figures for cell in (number(ms), number(ratio, 2))]
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
