@@ -16,7 +16,7 @@ from deploy.errors import GraphError
 from deploy.graph import Graph
 
 POSITIONS = 512  # of a convolution's output and an image, drawn at random
-CHUNK_BYTES = 2**29  # of inputs and second moments held in one pass over the images
+CHUNK_BYTES = 2**30  # of inputs and second moments held in one pass over the images
 
 Float64 = NDArray[np.float64]
 
