@@ -72,8 +72,8 @@ def write_fp16(
             name: max(abs(tensors[root].minimum), abs(tensors[root].maximum))
             for name, root in prepared.placement.scale_of.items()
         }
-        if source is None:
-            half = convert_fp16(graph, magnitudes)
+        if source is None or read_metadata(graph.model).get("weights") == "random":
+            half = convert_fp16(graph, magnitudes)  # of random logits there is nothing to keep
         else:
             measure = _half_sqnr(graph, read_inputs(prepared, source, FP16_IMAGES))
             half = convert_fp16_within(graph, magnitudes, measure, min_sqnr)
