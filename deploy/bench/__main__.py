@@ -29,7 +29,7 @@ def bench(
         int, typer.Option(help="that calibrate where every activation is kept in memory")
     ] = 8,
     limit: Annotated[int, typer.Option(help="images of val that evaluate")] = 100,
-    rounds: Annotated[int, typer.Option(min=1)] = 2,
+    rounds: Annotated[int, typer.Option(min=1)] = 1,
     fit: Annotated[Fit, typer.Option(help="how images become inputs")] = Fit.CROP,
     out: Path = DEFAULT_OUT,
 ) -> None:

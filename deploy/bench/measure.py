@@ -22,7 +22,7 @@ from deploy.validate import Protocol, evaluate
 
 FEW, MANY = 4, 32  # images of the two memory measurements
 PASSES = 5  # forward passes before and after each quantization
-LATENCY_PASSES = 10  # of each graph, in a round
+LATENCY_PASSES = 20  # of each graph, in a round
 KEPT_SHARE = 0.6  # of the free memory that activations kept by a calibrator may fill
 KEPT_OVERHEAD = 1.2  # of such a calibrator, over the activations alone (measured)
 FLOAT = "fp32"

@@ -31,7 +31,7 @@ def headline(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> str
     versions = ", ".join(f"{name} {v}" for name, v in environment["versions"].items())
     return (
         f"{settings['images']} images calibrate, {settings['limit']} of {settings['dataset']} val "
-        f"evaluate, {settings['rounds']} rounds in turn; {environment['threads']} threads of "
+        f"evaluate, rounds in turn: {settings['rounds']}, threads: {environment['threads']}; "
         f"{environment['cpu']} ({', '.join(environment['instruction_sets'])}), "
         f"{environment['memory_gib']} GiB; {versions}; {environment['date']}"
     )
