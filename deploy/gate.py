@@ -13,14 +13,14 @@ from typing import Any
 import onnx
 
 from calibration import CalibrationError, RangeConfig, Sample
-from calibration.preprocess import Float32Array, preprocess
-from calibration.voc import pick, read_image
+from calibration.preprocess import Float32Array
+from calibration.voc import pick
 from deploy.artifacts import int8_name
 from deploy.calibration_source import CalibrationSource
 from deploy.errors import DeployError
 from deploy.files import write_whole
 from deploy.graph import read_metadata
-from deploy.preparation import Prepared
+from deploy.preparation import Prepared, read_inputs
 from deploy.progress import Progress
 from deploy.quantization import QuantizedGraph, write_int8
 from deploy.quantize.plan import Int8Plan
@@ -176,9 +176,7 @@ class _Judge:
 
     def rank(self, plan: Int8Plan, source: CalibrationSource) -> list[str]:
         """Return the convolutions, the most harmful first."""
-        size = self.prepared.graph.input_size
-        samples = pick(source.samples, min(RANKING_IMAGES, len(source.samples)))
-        images = [preprocess(read_image(sample.image), self.fit, size) for sample in samples]
+        images = read_inputs(self.prepared, source, RANKING_IMAGES)
 
         def track(names: Sequence[str]) -> Iterator[str]:
             yield from self.progress.track(list(names), f"rank layers {self.name}")

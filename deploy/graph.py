@@ -100,6 +100,15 @@ def with_nodes(
     return result
 
 
+def without_unused_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop, in place, the initializers that no node takes; return ``model``."""
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return model
+
+
 def opset(model: onnx.ModelProto) -> int:
     """Return the version of the default operator set."""
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)

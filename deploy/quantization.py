@@ -126,7 +126,7 @@ def plan(
         graph = equalize(graph, statistics)
         statistics = observe_graph(graph, source, fit, progress, f"equalize {name}")
     with progress.step(f"levers {name}"):
-        images = read_inputs(prepared, source, recipe.images if recipe.needs_images else 0)
+        images = read_inputs(prepared, source, recipe.images if recipe.improves_weights else 0)
         return plan_int8(graph, statistics, images, config=config, profile=profile, recipe=recipe)
 
 

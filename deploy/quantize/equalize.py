@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from calibration.statistics import TensorStatistics
-from deploy.graph import Graph
-from deploy.quantize.moments import ConvGeometry
+from deploy.graph import Graph, attributes, without_unused_constants
 from deploy.quantize.placement import activations
 
 Float64 = NDArray[np.float64]
@@ -44,7 +43,6 @@ def equalize(
     divisors = _divisors(graph, group, statistics, strength)
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    changed = {}
     for node in model.graph.node:
         if node.op_type != "Conv":
             continue
@@ -52,13 +50,9 @@ def equalize(
         after = divisors.get(group[node.output[0]])
         for i, value in _rescaled(graph, node, before, after):
             name = f"{node.name}.{('weight', 'bias')[i - 1]}_equalized"
-            changed[name] = numpy_helper.from_array(value.astype(np.float32), name)
+            model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
             node.input[i] = name
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:], model.graph.value_info[:]
-    model.graph.initializer.extend([*kept, *changed.values()])
-    return Graph(model)
+    return Graph(without_unused_constants(model))
 
 
 def _rescaled(
@@ -68,7 +62,7 @@ def _rescaled(
     if before is None and after is None:
         return
     weight = graph.constants[node.input[1]].astype(np.float64)
-    groups = ConvGeometry.of(node, weight).groups
+    groups = attributes(node).get("group", 1)
     if before is not None:  # (C,) → (M, C / groups, 1, 1): the channels that each output reads
         read = before.reshape(groups, 1, -1).repeat(len(weight) // groups, axis=1)
         weight = weight * read.reshape(len(weight), -1, 1, 1)

@@ -13,7 +13,7 @@ from onnx import helper
 from calibration.observe import session_options
 from calibration.preprocess import Float32Array
 from deploy.errors import GraphError
-from deploy.graph import Graph
+from deploy.graph import Graph, attributes
 
 POSITIONS = 512  # of a convolution's output and an image, drawn at random
 CHUNK_BYTES = 2**30  # of inputs and second moments held in one pass over the images
@@ -53,7 +53,7 @@ class ConvGeometry:
     @classmethod
     def of(cls, node: onnx.NodeProto, weight: NDArray[np.generic]) -> "ConvGeometry":
         """Read a Conv node; raises GraphError where its padding is not explicit."""
-        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        given = attributes(node)
         if given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
             raise GraphError(f"{node.name}: auto_pad is not supported: run 'deploy simplify' on it")
         return cls(

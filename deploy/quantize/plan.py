@@ -1,6 +1,6 @@
 """All that an INT8 graph is made of, so that graphs with other float nodes cost nothing new."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -64,14 +64,14 @@ def plan_int8(
         recipe: the levers on weights; equalization is the caller's, as it changes ``statistics``.
     """
     placement = place(graph, profile)
-    methods = _methods(placement.observed, statistics, config)
+    methods = {name: choose_method(statistics[name], config) for name in placement.observed}
     ranges = {
         name: choose_range(statistics[name], replace(config, method=method))
         for name, method in methods.items()
     }
     weights = nearest_weights(graph, placement, ranges, profile)
     improved = ImprovedWeights(weights=weights, biases={}, gain_db={})
-    if recipe.needs_images:
+    if recipe.improves_weights:
         improved = improve_weights(
             graph,
             weights,
@@ -89,9 +89,3 @@ def plan_int8(
         methods=methods,
         improved=improved,
     )
-
-
-def _methods(
-    names: Iterable[str], statistics: Mapping[str, TensorStatistics], config: RangeConfig
-) -> dict[str, Method]:
-    return {name: choose_method(statistics[name], config) for name in names}

@@ -29,9 +29,14 @@ class Recipe:
     images: int = 24  # calibration images that the rounding and the biases look at
 
     @property
+    def improves_weights(self) -> bool:
+        """Whether weights or biases become others than the nearest integers."""
+        return self.correct_biases or self.rounding is not Rounding.NEAREST
+
+    @property
     def needs_images(self) -> bool:
         """Whether it looks at calibration images, beyond their statistics."""
-        return self.equalize or self.correct_biases or self.rounding is not Rounding.NEAREST
+        return self.equalize or self.improves_weights
 
 
 RECIPES: Mapping[RecipeName, Recipe] = MappingProxyType(

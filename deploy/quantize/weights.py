@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from calibration.preprocess import Float32Array
-from deploy.graph import Graph
+from deploy.graph import Graph, without_unused_constants
 from deploy.quantize import rounding
 from deploy.quantize.int8 import QuantizedWeight, bias_of
 from deploy.quantize.moments import Float64, Moments, collect_moments
@@ -126,8 +126,4 @@ def with_biases(graph: Graph, biases: Mapping[str, Float32Array]) -> Graph:
             name = f"{node.name}.bias_corrected"
             model.graph.initializer.append(numpy_helper.from_array(biases[node.name], name))
             node.input[:] = [*node.input[:2], name]
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    return Graph(model)
+    return Graph(without_unused_constants(model))
