@@ -16,7 +16,7 @@ from calibration.preprocess import MEAN, STD
 from calibration.scenes import write_scenes
 from calibration.voc import CLASSES, lacks_voc
 from deploy import evaluation, quantization
-from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target
+from deploy.artifacts import DEFAULT_OUT, Target, exported_variants, resolve_target
 from deploy.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
 from deploy.errors import DeployError
 from deploy.export import Difference, compare_with_torch, export_onnx
@@ -198,8 +198,7 @@ def quantize(
         raise DeployError("a gate is held on images: name their folder with --voc-root")
     written: list[QuantizedGraph | VaccRecipe] = []
     for model in (resolve_target(name, out) for name in names):
-        if model.is_variant and not model.fp32.is_file():
-            export(model.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+        _export_if_missing(model, weights, out, fit, progress)
         if int8 and profile is None and source:
             with progress.step(f"vacc {model.name}"):
                 written.append(write_vacc(model, source, method))
@@ -225,6 +224,14 @@ def quantize(
                 outcome = search(prepared, source, evaluated.samples, gate, plans, progress)
                 written.append(write_gated(prepared, outcome, config, progress))
     return written
+
+
+def _export_if_missing(
+    target: Target, weights: Path | None, out: Path, fit: Fit | None, progress: Progress
+) -> None:
+    """Export a variant that has no float graph yet."""
+    if target.is_variant and not target.fp32.is_file():
+        export(target.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
 
 
 def calibrate(
@@ -259,8 +266,7 @@ def calibrate(
     progress = progress or SilentProgress()
     source = CalibrationSource.find(voc_root, split, images, part)
     found = resolve_target(target, out)
-    if found.is_variant and not found.fp32.is_file():
-        export(found.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+    _export_if_missing(found, weights, out, fit, progress)
     prepared = prepare(found, source, fit, progress)
     return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
 

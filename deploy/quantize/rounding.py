@@ -31,11 +31,6 @@ def error(weight: Float64, q: Float64, second: Float64) -> float:
     return float(np.einsum("grk,grk->", difference @ second, difference))
 
 
-def round_nearest(weight: Float64, second: Float64, limit: int) -> Float64:
-    """Return the nearest integers."""
-    return np.rint(weight).clip(-limit, limit)
-
-
 def round_second_order(weight: Float64, second: Float64, limit: int) -> Float64:
     """Round one input after another; those not rounded yet make up for the error so far.
 
