@@ -91,6 +91,9 @@ def train_(
     decoder_rate: float = 6e-4,
     weight_decay: float = 0.01,
     schedule: Schedule = Schedule.COSINE,
+    freeze_stages: Annotated[
+        int, typer.Option(min=0, metavar="N", help="The encoder's layer1 to layerN do not learn.")
+    ] = 0,
     learn_statistics: Annotated[
         bool, typer.Option("--learn-statistics", help="Of batch normalization: large batches only.")
     ] = False,
@@ -116,6 +119,7 @@ def train_(
         decoder_rate=decoder_rate,
         weight_decay=weight_decay,
         schedule=schedule.value,
+        frozen_stages=freeze_stages,
         freeze_statistics=not learn_statistics,
         augmentation=Augmentation(crop=crop, scale=zoom),
         device=device,

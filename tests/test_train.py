@@ -142,6 +142,27 @@ def test_frozen_statistics_stay_while_scales_learn(data: Path, tmp_path: Path) -
     assert not torch.equal(frozen["layer1.1.weight"], before["layer1.1.weight"])
 
 
+@pytest.mark.parametrize("learn_statistics", [False, True])
+def test_frozen_stages_stay_and_the_rest_learns(
+    learn_statistics: bool, data: Path, tmp_path: Path
+) -> None:
+    module = build("rf-lw-mbv2")
+    initialize(module, None, seed=0)
+    before = module.state_dict()
+    config = tiny(data, tmp_path, frozen_stages=4, freeze_statistics=not learn_statistics)
+    after = load_file(train(config))
+    frozen = {key for key in after if key.startswith(("layer1.", "layer2.", "layer3.", "layer4."))}
+    assert all(torch.equal(after[key], before[key]) for key in frozen)
+    assert not torch.equal(
+        after["layer5.0.output.0.0.weight"], before["layer5.0.output.0.0.weight"]
+    )
+
+
+def test_a_stage_that_is_not_there_cannot_be_frozen(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"frozen_stages is 9: the encoder's last stage is layer8"):
+        train(tiny(data, tmp_path, frozen_stages=9))
+
+
 def test_encoder_and_decoder_have_their_own_rates(data: Path, tmp_path: Path) -> None:
     module = build("rf-lw-mbv2")
     initialize(module, None, seed=0)

@@ -33,6 +33,9 @@ class TrainConfig:
     weight_decay: float = 0.01
     schedule: Literal["cosine", "poly"] = "cosine"
     warmup: int = 100  # steps
+    frozen_stages: int = (
+        0  # the encoder's layer1 … layerN (and what stands before) stay as they are
+    )
     freeze_statistics: bool = True  # of batch normalization; its scale and shift are learnt anyway
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: str = "cpu"  # or "cuda", "cuda:1", …
@@ -55,6 +58,8 @@ class TrainConfig:
             f"steps is {self.steps}: at least 1": self.steps < 1,
             f"batch_size is {self.batch_size}: at least 1": self.batch_size < 1,
             f"crop is {self.augmentation.crop}: at least 32": self.augmentation.crop < 32,
+            f"frozen_stages is {self.frozen_stages}: it must not be negative": self.frozen_stages
+            < 0,
             "learning rates must be positive": min(self.encoder_rate, self.decoder_rate) <= 0,
             f"seed is {self.seed}: it must not be negative": self.seed < 0,
             f"device {self.device!r}: choose cpu, or cuda where torch finds a GPU": (

@@ -35,6 +35,7 @@ class Run:
         if not config.resume:
             self.source = initialize(self.network, config.init, config.seed)
         # channels_last: six times faster than the default for MobileNetV2 on a CPU with AMX
+        freeze_stages(self.network, config.frozen_stages)
         self.network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in stubs
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config))
@@ -49,11 +50,13 @@ class Run:
         factor = schedule_factor(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        _training_mode(self.network, config.freeze_statistics)
+        _training_mode(self.network, config)
         images = images.to(self.device, memory_format=torch.channels_last)
         labels = labels.to(self.device)
         with self._autocast():
             logits = self.network(images)
+        # compared at half the crop's side, still twice that of the logits: a fifth less time
+        labels = labels[:, ::2, ::2]
         size = labels.shape[1:]
         logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
         loss = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL)
@@ -185,10 +188,26 @@ def _parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str,
     ]
 
 
-def _training_mode(network: nn.Module, freeze_statistics: bool) -> None:
+def freeze_stages(network: nn.Module, stages: int) -> None:
+    """Take the encoder's first ``stages`` layers, and what stands before, out of training.
+
+    Raises:
+        TrainError: the encoder has fewer layers.
+    """
+    parts = [
+        name for name, _ in network.named_children() if name.startswith(("conv1", "bn1", "layer"))
+    ]
+    if stages and f"layer{stages}" not in parts:
+        raise TrainError(f"frozen_stages is {stages}: the encoder's last stage is {parts[-1]}")
+    for name in parts[: parts.index(f"layer{stages}") + 1 if stages else 0]:
+        network.get_submodule(name).requires_grad_(False)
+
+
+def _training_mode(network: nn.Module, config: TrainConfig) -> None:
     network.train()
     for module in network.modules():
-        if freeze_statistics and isinstance(module, nn.BatchNorm2d):
+        frozen = config.freeze_statistics or not all(p.requires_grad for p in module.parameters())
+        if frozen and isinstance(module, nn.BatchNorm2d):
             module.eval()
 
 
