@@ -1,5 +1,6 @@
 """The commands that make data and parameters: ``scenes``, ``fetch-voc``, ``train``."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -94,6 +95,9 @@ def train_(
     freeze_stages: Annotated[
         int, typer.Option(min=0, metavar="N", help="The encoder's layer1 to layerN do not learn.")
     ] = 0,
+    retain: Annotated[
+        float, typer.Option(min=0, help="Weight of keeping --init's answers on --voc-root data.")
+    ] = 0.0,
     learn_statistics: Annotated[
         bool, typer.Option("--learn-statistics", help="Of batch normalization: large batches only.")
     ] = False,
@@ -107,7 +111,10 @@ def train_(
     """Train a variant on data in VOC's layout, from a backbone, an encoder or a checkpoint."""
     config = TrainConfig(
         variant=variant,
-        data=tuple(map(parse_data, [*(voc_root or []), *(scenes_root or [])])),
+        data=(
+            *(replace(parse_data(text), retain=True) for text in voc_root or []),
+            *map(parse_data, scenes_root or []),
+        ),
         directory=out,
         init=init,
         resume=resume,
@@ -120,6 +127,7 @@ def train_(
         weight_decay=weight_decay,
         schedule=schedule.value,
         frozen_stages=freeze_stages,
+        retain=retain,
         freeze_statistics=not learn_statistics,
         augmentation=Augmentation(crop=crop, scale=zoom),
         device=device,

@@ -20,7 +20,7 @@ from deploy.training import (
     TrainError,
     train,
 )
-from deploy.training.data import Batches, augment
+from deploy.training.data import Batch, Batches, augment
 from deploy.training.run import Run, schedule_factor
 from models import build, load_checkpoint
 from models.initialize import decoder_keys, initialize
@@ -116,10 +116,10 @@ def test_resumed_training_continues_as_if_uninterrupted(
     config = tiny(data, tmp_path / "parts", checkpoint_minutes=0.0)
     advance = Run.advance
 
-    def advance_twice(run: Run, images: torch.Tensor, labels: torch.Tensor) -> float:
+    def advance_twice(run: Run, batch: Batch) -> float:
         if run.step == 2:
             raise KeyboardInterrupt
-        return advance(run, images, labels)
+        return advance(run, batch)
 
     monkeypatch.setattr(Run, "advance", advance_twice)
     with pytest.raises(KeyboardInterrupt):
@@ -163,6 +163,31 @@ def test_a_stage_that_is_not_there_cannot_be_frozen(data: Path, tmp_path: Path) 
         train(tiny(data, tmp_path, frozen_stages=9))
 
 
+def test_retained_answers_stay_closer_to_those_of_the_start(data: Path, tmp_path: Path) -> None:
+    start = train(tiny(data, tmp_path / "start"))
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 64, 64))).float()
+
+    def answers(weights: Path) -> torch.Tensor:
+        module = build("rf-lw-mbv2").eval()
+        load_checkpoint(module, weights)
+        with torch.inference_mode():
+            return module(image).softmax(1)
+
+    moved = {}
+    for name, weight, retained in (
+        ("free", 0.0, True),
+        ("kept", 50.0, True),
+        ("other", 50.0, False),
+    ):
+        roots = (DataRoot(root=data, retain=retained),)
+        config = tiny(
+            roots[0].root, tmp_path / name, init=start, steps=20, retain=weight, data=roots
+        )
+        moved[name] = float((answers(train(config)) - answers(start)).abs().mean())
+    assert moved["kept"] < 0.5 * moved["free"]
+    assert moved["other"] == moved["free"]  # only data that says so is retained
+
+
 def test_encoder_and_decoder_have_their_own_rates(data: Path, tmp_path: Path) -> None:
     module = build("rf-lw-mbv2")
     initialize(module, None, seed=0)
@@ -196,6 +221,9 @@ def test_resume_without_or_with_a_foreign_checkpoint_is_refused(data: Path, tmp_
         ({"variant": "rf-50"}, "choose one of rf101"),
         ({"data": ()}, "no data"),
         ({"data": (DataRoot(root=Path("x"), weight=0),)}, "must be positive"),
+        ({"retain": 1.0}, "retain needs parameters to start from"),
+        ({"retain": -1.0}, "must not be negative"),
+        ({"frozen_stages": -1}, "must not be negative"),
         ({"steps": 0}, "at least 1"),
         ({"batch_size": 0}, "at least 1"),
         ({"device": "cuda:99"}, "choose cpu, or cuda where torch finds a GPU"),
@@ -245,10 +273,10 @@ def test_samples_depend_on_seed_step_and_number_alone(data: Path) -> None:
     batches = Batches(roots, augmentation, batch_size=2, seed=1)
     later = list(batches.stream(3, 6, workers=2))
     assert len(later) == 3
-    for step, (images, labels) in zip(range(3, 6), later, strict=True):
+    for step, (images, labels, _) in zip(range(3, 6), later, strict=True):
         again = Batches(roots, augmentation, batch_size=2, seed=1).batch(step)
-        assert torch.equal(images, again[0])
-        assert torch.equal(labels, again[1])
+        assert torch.equal(images, again.images)
+        assert torch.equal(labels, again.labels)
     assert images.shape == (2, 3, 32, 32)
     assert images.dtype == torch.float32
     assert labels.shape == (2, 32, 32)

@@ -36,6 +36,7 @@ class TrainConfig:
     frozen_stages: int = (
         0  # the encoder's layer1 … layerN (and what stands before) stay as they are
     )
+    retain: float = 0.0  # weight of staying close to init's answers on the data that says retain
     freeze_statistics: bool = True  # of batch normalization; its scale and shift are learnt anyway
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: str = "cpu"  # or "cuda", "cuda:1", …
@@ -60,6 +61,8 @@ class TrainConfig:
             f"crop is {self.augmentation.crop}: at least 32": self.augmentation.crop < 32,
             f"frozen_stages is {self.frozen_stages}: it must not be negative": self.frozen_stages
             < 0,
+            f"retain is {self.retain}: it must not be negative": self.retain < 0,
+            "retain needs parameters to start from (init)": self.retain > 0 and self.init is None,
             "learning rates must be positive": min(self.encoder_rate, self.decoder_rate) <= 0,
             f"seed is {self.seed}: it must not be negative": self.seed < 0,
             f"device {self.device!r}: choose cpu, or cuda where torch finds a GPU": (

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ class DataRoot:
     root: Path
     split: str = "train"
     weight: float = 1.0
+    retain: bool = False  # training may ask that the answers on it stay those of the start
 
     def samples(self) -> list[Sample]:
         """Return the split's samples; raises ``calibration.errors.DataError``."""
@@ -125,6 +127,14 @@ def _recolor(rng: np.random.Generator, image: UInt8Array, strength: float) -> UI
     return pixels.clip(0, 255).astype(np.uint8)
 
 
+class Batch(NamedTuple):
+    """What one step of training sees."""
+
+    images: Tensor  # float32, normalized, (N, 3, crop, crop)
+    labels: Tensor  # int64, (N, crop, crop)
+    retain: Tensor  # bool, (N,): whether the sample's root says so
+
+
 class Batches:
     """Batches of training samples, made ahead of time in threads.
 
@@ -136,28 +146,33 @@ class Batches:
         self, roots: Sequence[DataRoot], augmentation: Augmentation, batch_size: int, seed: int
     ) -> None:
         self._sources = [root.samples() for root in roots]
+        self._retain = [root.retain for root in roots]
         weights: NDArray[np.float64] = np.array([root.weight for root in roots])
         self._shares = weights / weights.sum()
         self._augmentation, self._batch_size, self._seed = augmentation, batch_size, seed
 
-    def sample(self, step: int, number: int) -> tuple[Tensor, Tensor]:
-        """Return one sample: input float32 (3, crop, crop) and labels int64 (crop, crop)."""
+    def sample(self, step: int, number: int) -> tuple[Tensor, Tensor, bool]:
+        """Return one sample: input, labels, and whether its root says ``retain``."""
         rng = np.random.default_rng([self._seed, step, number])
-        source = self._sources[rng.choice(len(self._sources), p=self._shares)]
+        chosen = int(rng.choice(len(self._sources), p=self._shares))
+        source = self._sources[chosen]
         image, mask = read_sample(source[rng.integers(len(source))])
         image, mask = augment(rng, image, mask, self._augmentation)
-        return torch.from_numpy(normalize(image))[0], torch.from_numpy(mask.astype(np.int64))
+        inputs = torch.from_numpy(normalize(image))[0]
+        return inputs, torch.from_numpy(mask.astype(np.int64)), self._retain[chosen]
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return inputs float32 (N, 3, crop, crop) and labels int64 (N, crop, crop) of one step."""
-        samples = [self.sample(step, number) for number in range(self._batch_size)]
-        return torch.stack([s[0] for s in samples]), torch.stack([s[1] for s in samples])
+    def batch(self, step: int) -> Batch:
+        """Return the samples of one step."""
+        images, labels, retain = zip(
+            *(self.sample(step, number) for number in range(self._batch_size)), strict=True
+        )
+        return Batch(torch.stack(images), torch.stack(labels), torch.tensor(retain))
 
-    def stream(self, start: int, stop: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def stream(self, start: int, stop: int, workers: int) -> Iterator[Batch]:
         """Yield the batches of steps start … stop - 1 in order, made by ``workers`` threads."""
         with ThreadPoolExecutor(workers) as pool:
             ahead = PREFETCHED + workers
-            pending: list[Future[tuple[Tensor, Tensor]]] = []
+            pending: list[Future[Batch]] = []
             try:
                 for step in range(start, stop):
                     pending.append(pool.submit(self.batch, step))

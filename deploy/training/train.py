@@ -34,8 +34,8 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Path:
     saved = measured = noted = time.monotonic()
     losses: list[float] = []
     stream = batches.stream(run.step, config.steps, config.workers)
-    for images, labels in stream:
-        losses.append(run.advance(images, labels))
+    for batch in stream:
+        losses.append(run.advance(batch))
         now, last = time.monotonic(), run.step == config.steps
         validate = last or now - measured > 60 * config.validation_minutes
         if validate or len(losses) >= 20:
