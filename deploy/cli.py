@@ -1,6 +1,7 @@
 """The command line: parse, call, print. The only place that prints results or exits.
 
-Exit codes: 0 fine, 1 failed (one line says why), 2 wrong usage, 3 the accuracy gate was missed.
+Exit codes: 0 fine, 1 failed (one line says why), 2 wrong usage or settings, 3 the accuracy gate was
+missed, 130 interrupted, 143 stopped by SIGTERM. docs/commands.md has every command.
 """
 
 import os
@@ -14,7 +15,7 @@ import deploy
 import models
 from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
-from deploy import cli_making, cli_quantizing, display
+from deploy import cli_common, cli_making, cli_quantizing, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.cli_options import (
     AsJson,
@@ -42,6 +43,7 @@ app = typer.Typer(
     help="From a RefineNet checkpoint to FP16 and INT8 ONNX, with the accuracy cost measured.",
     epilog="Example: deploy export rf-lw-mbv2 && deploy quantize --int8 && deploy validate",
 )
+app.callback()(cli_common.prepare)
 
 
 @app.command(epilog="Example: deploy export rf-lw50 --weights rf_lw50_voc.pth.tar")
@@ -61,17 +63,22 @@ def export(
         raise typer.BadParameter("--weights is for one variant: name it")
     size = parse_size(input_size)
     progress = ConsoleProgress()
-    for name in names:
-        exported = deploy.export(
-            name, weights=weights, out=out, input_size=size, fit=fit, progress=progress
-        )
-        display.exported(exported, as_json=as_json)
+    exports = (
+        deploy.export(name, weights=weights, out=out, input_size=size, fit=fit, progress=progress)
+        for name in names
+    )
+    display.exported(exports, as_json=as_json)
 
 
 @app.command(epilog="Example: deploy simplify model.onnx --output model-simplified.onnx")
 def simplify(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="PATH")] = None,
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any valid graph.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="By default MODEL-simplified.onnx beside it."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Simplify an ONNX file with onnxsim and prove that it computes the same."""
@@ -179,6 +186,9 @@ for name, command, example in (
     ),
 ):
     app.command(name, epilog=f"Example: {example}")(command)
+for registered in app.registered_commands:
+    if registered.callback is not None:
+        registered.callback = cli_common.with_common_options(registered.callback)
 
 
 def describe_variant(name: str) -> dict[str, Any]:
@@ -202,14 +212,10 @@ def describe_variant(name: str) -> dict[str, Any]:
 def main() -> None:
     """Run the command line; what a user can mend ends as one line on stderr and exit code 1."""
     try:
-        app()
-    except USER_ERRORS as error:
-        message = " ".join(str(error).split())
-        print(f"{type(error).__name__}: {message}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("Interrupted: nothing half-written was left", file=sys.stderr)
-        sys.exit(130)
+        with cli_common.stoppable():
+            app(prog_name="deploy")  # also where it is run as a module
+    except (*USER_ERRORS, cli_common.Stopped) as error:
+        cli_common.end_with(error)
     except BrokenPipeError:  # the reader of stdout has gone, as in `deploy models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

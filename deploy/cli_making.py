@@ -1,16 +1,19 @@
 """The commands that make data and parameters: ``scenes``, ``fetch-voc``, ``train``."""
 
-from dataclasses import replace
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from calibration.scenes import write_scenes
 from deploy import display
+from deploy.cli_options import AsJson
 from deploy.fetch_voc import OFFICIAL, OFFICIAL_MD5, fetch_voc
-from deploy.progress import ConsoleProgress
+from deploy.progress import LOGGER, ConsoleProgress
 from deploy.training import Augmentation, DataRoot, Status, TrainConfig, train
 
 Data = Annotated[
@@ -48,50 +51,56 @@ def scenes(
     train_: Annotated[int, typer.Option("--train", min=0, help="Scenes in 'train'.")] = 100,
     val: Annotated[int, typer.Option("--val", min=0, help="Scenes in 'val'.")] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Draw a data set of scenes in VOC2012's layout: VOC's 20 classes, with masks."""
     with ConsoleProgress().counted("scenes") as counted:
         root = write_scenes(directory, train=train_, val=val, seed=seed, progress=counted)
-    display.line(str(root))
+    display.made(root, {"train": train_, "val": val, "seed": seed}, as_json=as_json)
 
 
 def fetch_voc_(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="VOCdevkit/ goes here.")],
     url: Annotated[str, typer.Option("--url", help="Address of a mirror.")] = OFFICIAL,
     md5: Annotated[str, typer.Option("--md5", help="Checksum of the archive.")] = OFFICIAL_MD5,
+    as_json: AsJson = False,
 ) -> None:
     """Download VOC2012 (2 GB), check it and unpack it; interrupted, it goes on where it stopped."""
     with ConsoleProgress().counted("fetch VOC2012") as counted:
         root = fetch_voc(
             directory, url=url, md5=md5, progress=lambda _stage, done, total: counted(done, total)
         )
-    display.line(str(root))
+    display.made(root, {"url": url, "md5": md5}, as_json=as_json)
 
 
 def train_(
-    variant: Annotated[str, typer.Argument(metavar="VARIANT")],
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="What to train.")],
     voc_root: Data = None,
     scenes_root: Scenes = None,
     validate: Validate = None,
     validation_images: Annotated[int, typer.Option(min=1, help="At most, of each.")] = 100,
     init: Annotated[
         Path | None,
-        typer.Option(help="torchvision's ImageNet backbone, an encoder, or a whole checkpoint."),
+        typer.Option(
+            metavar="PATH", help="torchvision's ImageNet backbone, an encoder, or a checkpoint."
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="checkpoint.pt, then weights.safetensors.")
     ] = Path("training"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from checkpoint.pt.")] = False,
-    steps: int = 6000,
-    batch_size: int = 6,
+    steps: Annotated[int, typer.Option(help="Steps of the whole run.")] = 6000,
+    batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 6,
     crop: Annotated[int, typer.Option(help="Side of a training sample, pixels.")] = 288,
     zoom: Annotated[
         tuple[float, float], typer.Option(help="Random zoom about the deployment scale.")
     ] = (0.6, 1.5),
-    encoder_rate: float = 2e-4,
-    decoder_rate: float = 6e-4,
-    weight_decay: float = 0.01,
-    schedule: Schedule = Schedule.COSINE,
+    encoder_rate: Annotated[float, typer.Option(help="The encoder's highest.")] = 2e-4,
+    decoder_rate: Annotated[float, typer.Option(help="The decoder's highest.")] = 6e-4,
+    weight_decay: Annotated[float, typer.Option(help="Of kernels, by AdamW.")] = 0.01,
+    schedule: Annotated[
+        Schedule, typer.Option(help="How rates fall after the warm-up.")
+    ] = Schedule.COSINE,
     freeze_stages: Annotated[
         int, typer.Option(min=0, metavar="N", help="The encoder's layer1 to layerN do not learn.")
     ] = 0,
@@ -102,11 +111,14 @@ def train_(
         bool, typer.Option("--learn-statistics", help="Of batch normalization: large batches only.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
-    precision: Precision = Precision.AUTO,
+    precision: Annotated[
+        Precision, typer.Option(help="Of convolutions; auto: what the hardware is fast at.")
+    ] = Precision.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="On the CPU.")] = None,
-    checkpoint_minutes: float = 3.0,
-    validation_minutes: float = 10.0,
-    seed: int = 0,
+    checkpoint_minutes: Annotated[float, typer.Option(help="From one to the next.")] = 3.0,
+    validation_minutes: Annotated[float, typer.Option(help="From one to the next.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Of samples and of random parameters.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Train a variant on data in VOC's layout, from a backbone, an encoder or a checkpoint."""
     config = TrainConfig(
@@ -137,7 +149,14 @@ def train_(
         validation_minutes=validation_minutes,
         seed=seed,
     )
-    display.line(str(train(config, show)))
+    told: list[Status] = []
+
+    def tell(status: Status) -> None:
+        told.append(status)
+        LOGGER.info(describe(status))
+
+    weights = train(config, tell)
+    display.made(weights, {"variant": variant, **final(told)}, as_json=as_json)
 
 
 def parse_data(text: str) -> DataRoot:
@@ -151,12 +170,21 @@ def parse_data(text: str) -> DataRoot:
         raise typer.BadParameter(f"{text!r}: the weight after = is no number") from None
 
 
-def show(status: Status) -> None:
-    """Print one line of progress on standard error."""
+def describe(status: Status) -> str:
+    """Return one line of progress."""
     miou = "".join(f"  mIoU {value:.2f}" for value in status.miou)
     origin = f"  from {status.initialized_from}" if status.initialized_from else ""
-    typer.echo(
+    return (
         f"{status.step}/{status.steps}  loss {status.loss:.3f}  rate {status.rate:.1e}  "
-        f"{status.images_per_second:.1f} images/s{miou}{origin}",
-        err=True,
+        f"{status.images_per_second:.1f} images/s{miou}{origin}"
     )
+
+
+def final(told: Sequence[Status]) -> dict[str, Any]:
+    """Return where training ended: steps, loss, mIoU (0 to 1) of each validation set."""
+    if not told:  # resumed where nothing was left to do
+        return {}
+    last, origin = asdict(told[-1]), told[0].initialized_from
+    kept = {key: last[key] for key in ("step", "steps", "loss", "images_per_second")}
+    miou = [None if math.isnan(value) else value / 100 for value in last["miou"]]  # no labels
+    return {**kept, "miou": miou, "initialized_from": origin}

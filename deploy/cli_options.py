@@ -9,6 +9,12 @@ from calibration.preprocess import Fit
 from calibration.ranges import Method
 from deploy.targets import TARGETS
 
+
+def propose_targets(incomplete: str) -> list[str]:
+    """Return the toolchains that begin so, for the shell's completion."""
+    return [name for name in TARGETS if name.startswith(incomplete)]
+
+
 Targets = Annotated[
     list[str] | None,
     typer.Argument(metavar="VARIANT|MODEL.onnx", help="By default every variant exported."),
@@ -22,6 +28,8 @@ VocRoot = Annotated[
     typer.Option(
         "--voc-root",
         metavar="DIR",
+        envvar="VOC_ROOT",  # before the settings file, as every option's variable
+        show_envvar=False,  # the help says so
         help="VOC2012, or a folder that holds VOCdevkit/VOC2012. By default $VOC_ROOT, else data/.",
     ),
 ]
@@ -46,12 +54,20 @@ Percentile = Annotated[
 QuantizeTarget = Annotated[
     str,
     typer.Option(
-        "--target", metavar="NAME", help=f"Toolchain of the INT8 graph: {', '.join(TARGETS)}."
+        "--target",
+        metavar="NAME",
+        help=f"Toolchain of the INT8 graph: {', '.join(TARGETS)}.",
+        autocompletion=propose_targets,
     ),
 ]
 LintTarget = Annotated[
     str | None,
-    typer.Option("--target", metavar="NAME", help="By default the one in the graph's metadata."),
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help="By default the one in the graph's metadata.",
+        autocompletion=propose_targets,
+    ),
 ]
 
 

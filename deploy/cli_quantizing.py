@@ -123,7 +123,7 @@ def quantize(
 
 
 def lint(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A QDQ graph.")],
     target: LintTarget = None,
     as_json: AsJson = False,
 ) -> None:
@@ -135,7 +135,7 @@ def lint(
 
 
 def calibrate(
-    target: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx")],
+    target: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx", help="Whose.")],
     parts: Annotated[
         list[Path] | None, typer.Argument(metavar="PART.json", help="With --merge.")
     ] = None,

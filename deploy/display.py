@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,13 @@ def line(text: str) -> None:
     print(text)
 
 
+def made(path: Path, content: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print where something was put; as JSON also what it is."""
+    if as_json:
+        return _json({"path": path, **content})
+    return print(path)
+
+
 def _json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str))
 
@@ -49,14 +56,16 @@ def _ops(ops: Mapping[str, int]) -> str:
     return f"{sum(ops.values())} nodes: " + ", ".join(f"{n} {op}" for op, n in ops.items())
 
 
-def exported(result: ExportedGraph, *, as_json: bool) -> None:
-    """Print what an export wrote."""
+def exported(results: Iterable[ExportedGraph], *, as_json: bool) -> None:
+    """Print what exports wrote, each as it comes; as JSON all at the end."""
     if as_json:
-        return _json(asdict(result) | {"simplified": _without_model(result.simplified)})
-    print(f"{result.variant}: {result.path}  (weights: {result.weights})")
-    print(f"  differs from torch by {result.difference}")
-    print(f"  {_ops(result.simplified.ops_before)}")
-    return print(f"  simplified to {_ops(result.simplified.ops_after)}")
+        return _json([asdict(r) | {"simplified": _without_model(r.simplified)} for r in results])
+    for result in results:
+        print(f"{result.variant}: {result.path}  (weights: {result.weights})")
+        print(f"  differs from torch by {result.difference}")
+        print(f"  {_ops(result.simplified.ops_before)}")
+        print(f"  simplified to {_ops(result.simplified.ops_after)}")
+    return None
 
 
 def simplified(result: SimplifiedGraph, *, as_json: bool) -> None:

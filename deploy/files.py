@@ -1,5 +1,6 @@
 """Files and folders that are written whole or not at all."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -7,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.errors import DeployError
+
+LOGGER = logging.getLogger("deploy")
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -18,6 +21,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
         DeployError: the folder cannot be made or written to, or the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
+    _write(path, data)
+    LOGGER.debug("wrote %s (%d bytes)", path, len(data))
+
+
+def _write(path: Path, data: bytes) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +58,7 @@ def write_folder_whole(path: Path, files: Mapping[str, bytes | str]) -> int:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         new, old = temporary / "new", temporary / "old"
         for name, content in files.items():
-            write_whole(new / name, content)
+            _write(new / name, content.encode() if isinstance(content, str) else content)
         if path.exists():
             if not path.is_dir():
                 raise DeployError(f"{path} cannot be written: there is a file of that name")
@@ -63,7 +71,9 @@ def write_folder_whole(path: Path, files: Mapping[str, bytes | str]) -> int:
             if (temporary / "old").exists() and not path.exists():
                 (temporary / "old").rename(path)  # stopped between the two renames
             shutil.rmtree(temporary, ignore_errors=True)
-    return sum(len(c.encode() if isinstance(c, str) else c) for c in files.values())
+    size = sum(len(c.encode() if isinstance(c, str) else c) for c in files.values())
+    LOGGER.debug("wrote %s (%d files, %d bytes)", path, len(files), size)
+    return size
 
 
 def _umask() -> int:

@@ -1,5 +1,7 @@
-"""Telling a person what is going on, on standard error."""
+"""Telling a person what is going on, on standard error: how much of it is decided here."""
 
+import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +12,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 T = TypeVar("T")
+LOGGER = logging.getLogger("deploy")  # INFO: what is going on; DEBUG: what a person asks -v for
+
+
+class _StandardError(logging.Handler):
+    """Writes to what is standard error now: a progress bar puts itself in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message, and nothing around it."""
+        print(self.format(record), file=sys.stderr)
+
+
+def tell(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Decide for the whole process what is told on standard error: little, as ever, or more."""
+    LOGGER.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    LOGGER.handlers = [_StandardError()]
+    LOGGER.propagate = False
+
+
+def is_quiet() -> bool:
+    """Say whether progress is unwanted; where nobody has decided, it is shown."""
+    return LOGGER.level > logging.INFO
+
+
+def is_verbose() -> bool:
+    """Say whether files, versions and tracebacks are wanted."""
+    return LOGGER.isEnabledFor(logging.DEBUG)
 
 
 class Progress(Protocol):
@@ -50,7 +78,7 @@ class ConsoleProgress(SilentProgress):
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__()
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Console(stderr=True, highlight=False, quiet=is_quiet())
 
     @contextmanager
     def step(self, stage: str) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Data that many tests share: a tiny VOC2012 folder, and the real one where there is one."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, find_voc_root
+from deploy import cli
 
 REPOSITORY = Path(__file__).parent.parent
 SYNTHETIC_SPLITS = {"train": 6, "val": 4}  # names; the two share none
@@ -68,3 +70,14 @@ def real_voc_root() -> Path:
     if not beside.is_dir():
         pytest.skip("no real VOC images: set VOC_ROOT to a VOC2012 folder")
     return find_voc_root(beside)
+
+
+def run_main(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Return exit code, stdout and stderr of the console script."""
+    monkeypatch.setattr(sys, "argv", ["deploy", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out, captured.err

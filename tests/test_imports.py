@@ -10,15 +10,19 @@ HEAVY = {"torch", "safetensors", "onnx", "onnxruntime", "onnxscript", "onnxsim",
 MAY_NEED = {"models": {"torch", "safetensors"}, "calibration": {"onnx", "onnxruntime"}}
 COMMAND_LINES = {
     "cli.py",
+    "cli_common.py",
     "cli_making.py",
     "cli_options.py",
     "cli_quantizing.py",
     "contact_sheet.py",
     "latency.py",
+    "reference.py",
+    "settings.py",
     "__main__.py",
 }
 PLUMBING = {
     "artifacts",
+    "cli_common",
     "cli_making",
     "cli_options",
     "cli_quantizing",

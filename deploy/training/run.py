@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from calibration.preprocess import Fit, fit_image, fit_mask, logits_to_labels, normalize
 from calibration.voc import CLASSES, IGNORE_LABEL, Sample, read_sample
 from deploy.metrics import ConfusionMatrix
+from deploy.progress import LOGGER
 from deploy.training.config import Status, TrainConfig, TrainError
 from deploy.training.data import Batch
 from models import build
@@ -244,9 +245,11 @@ def _atomic(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         os.replace(partial, target)
+        LOGGER.debug("wrote %s (%d bytes)", target, target.stat().st_size)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise TrainError(
             f"{target} cannot be written ({error.strerror or error}): choose a directory with room"
         ) from None
+    finally:  # also where a signal stops it
+        with suppress(OSError):
+            partial.unlink()
