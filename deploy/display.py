@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,12 @@ def _ops(ops: Mapping[str, int]) -> str:
 def exported(result: ExportedGraph, *, as_json: bool) -> None:
     """Print what an export wrote."""
     if as_json:
-        return _json(asdict(result) | {"simplified": _without_model(result.simplified)})
-    print(f"{result.variant}: {result.path}  (weights: {result.weights})")
+        simplified = result.simplified and _without_model(result.simplified)
+        return _json(asdict(replace(result, simplified=None)) | {"simplified": simplified})
+    reused = ", reused" if result.reused else ""
+    print(f"{result.variant}: {result.path}  (weights: {result.weights}{reused})")
+    if result.simplified is None:
+        return print("  made from the same; --force exports it anew")
     print(f"  differs from torch by {result.difference}")
     print(f"  {_ops(result.simplified.ops_before)}")
     return print(f"  simplified to {_ops(result.simplified.ops_after)}")
@@ -88,6 +92,7 @@ def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) 
             )
             continue
         reused = ", calibration reused" if result.calibration_reused else ""
+        reused = ", reused" if result.reused else reused
         megabytes = result.size_bytes / 1e6
         print(f"{result.target} {result.path.stem}: {result.path}  ({megabytes:.1f} MB{reused})")
         kept = len(result.kept_float)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from rich.console import Console
@@ -10,6 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 T = TypeVar("T")
+REUSED = "reused"  # the note of a stage whose result was there already
+
+
+@dataclass
+class Step:
+    """A stage at work; ``note`` stands in its line at the end."""
+
+    note: str = ""
 
 
 class Progress(Protocol):
@@ -17,8 +26,12 @@ class Progress(Protocol):
 
     seconds: dict[str, float]
 
-    def step(self, stage: str) -> AbstractContextManager[None]:
+    def step(self, stage: str) -> AbstractContextManager[Step]:
         """Enclose work that has no parts to count."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Say at once what is out of the ordinary."""
         ...
 
     def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
@@ -33,11 +46,14 @@ class SilentProgress:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def step(self, stage: str) -> Iterator[None]:
+    def step(self, stage: str) -> Iterator[Step]:
         """Enclose work that has no parts to count."""
         start = time.perf_counter()
-        yield
+        yield Step()
         self.seconds[stage] = time.perf_counter() - start
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
 
     def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
         """Yield ``items``."""
@@ -53,11 +69,15 @@ class ConsoleProgress(SilentProgress):
         self.console = console or Console(stderr=True, highlight=False)
 
     @contextmanager
-    def step(self, stage: str) -> Iterator[None]:
+    def step(self, stage: str) -> Iterator[Step]:
         """Enclose work that has no parts to count."""
-        with super().step(stage), self.console.status(stage):
-            yield
-        self._done(stage, "")
+        with super().step(stage) as step, self.console.status(stage):
+            yield step
+        self._done(stage, step.note)
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(f"  {text}", soft_wrap=True, markup=False)
 
     def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
         """Yield ``items`` and show how many are done."""
