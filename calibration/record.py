@@ -52,6 +52,11 @@ class Calibration:
         )
         return head + ',\n "tensors": {\n' + ",\n".join(lines) + "\n }\n}\n"
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file's content, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
 
 def read_calibration(path: Path) -> Calibration:
     """Read a calibration file.

@@ -19,7 +19,9 @@ from deploy import cli_common, cli_making, cli_quantizing, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.cli_options import (
     AsJson,
+    Force,
     Images,
+    InputSize,
     Limit,
     Out,
     Percentile,
@@ -50,11 +52,10 @@ app.callback()(cli_common.prepare)
 def export(
     variants: Variants = None,
     weights: Weights = None,
-    input_size: Annotated[
-        str, typer.Option("--input-size", metavar="N|HxW", help="Fixed input size, pixels.")
-    ] = "500",
+    input_size: InputSize = "500",
     fit: Annotated[Fit, typer.Option("--fit", help="How images become inputs.")] = Fit.CROP,
     out: Out = DEFAULT_OUT,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Export variants to ONNX: traced, simplified, and proved equal to torch."""
@@ -64,7 +65,15 @@ def export(
     size = parse_size(input_size)
     progress = ConsoleProgress()
     exports = (
-        deploy.export(name, weights=weights, out=out, input_size=size, fit=fit, progress=progress)
+        deploy.export(
+            name,
+            weights=weights,
+            out=out,
+            input_size=size,
+            fit=fit,
+            force=force,
+            progress=progress,
+        )
         for name in names
     )
     display.exported(exports, as_json=as_json)
@@ -108,6 +117,7 @@ def validate(
     voc_root: VocRoot = None,
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure torch and every graph side by side: mIoU, fidelity to torch, latency, size."""
@@ -121,6 +131,7 @@ def validate(
         voc_root=voc_root,
         weights=weights,
         out=out,
+        force=force,
         progress=ConsoleProgress(),
     )
     display.validated(results, as_json=as_json)
@@ -141,11 +152,13 @@ def export_all(
     percentile: Percentile = 99.99,
     images: Images = 50,
     limit: Limit = 50,
+    input_size: InputSize = "500",
     protocol: Annotated[
         Protocol, typer.Option("--protocol", "--fit", help="How images are fitted and compared.")
     ] = Protocol.CROP,
     voc_root: VocRoot = None,
     out: Out = DEFAULT_OUT,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Do the whole job for every variant: export, quantize, validate, report."""
@@ -155,9 +168,11 @@ def export_all(
         method=RangeConfig(method=method, percentile=percentile),
         images=images,
         limit=limit,
+        input_size=parse_size(input_size),
         protocol=protocol,
         voc_root=voc_root,
         out=out,
+        force=force,
         progress=progress,
     )
     display.reported(content, out, as_json=as_json, seconds=progress.seconds)

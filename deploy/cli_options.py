@@ -41,6 +41,12 @@ Images = Annotated[int, typer.Option("--images", min=1, help="Calibration images
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Images to evaluate. By default all.")
 ]
+InputSize = Annotated[
+    str, typer.Option("--input-size", metavar="N|HxW", help="Fixed input size, pixels.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Make anew what is there already, made from the same.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Split = Annotated[str, typer.Option("--split", help="List of calibration images.")]
 CalibrationFit = Annotated[

@@ -12,6 +12,7 @@ from deploy.artifacts import DEFAULT_OUT
 from deploy.cli_options import (
     AsJson,
     CalibrationFit,
+    Force,
     Images,
     LintTarget,
     Out,
@@ -81,6 +82,7 @@ def quantize(
     voc_root: VocRoot = None,
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate on VOC images and write FP16 and INT8 graphs (both, if neither is asked for).
@@ -115,6 +117,7 @@ def quantize(
         voc_root=voc_root,
         weights=weights,
         out=out,
+        force=force,
         progress=ConsoleProgress(),
     )
     display.quantized(written, as_json=as_json)
@@ -149,6 +152,7 @@ def calibrate(
     voc_root: VocRoot = None,
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the statistics of all activations, of all images or of a part; or merge such parts."""
@@ -165,6 +169,7 @@ def calibrate(
         voc_root=voc_root,
         weights=weights,
         out=out,
+        force=force,
         progress=ConsoleProgress(),
     )
     return display.calibrated(written, as_json=as_json)

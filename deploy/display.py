@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +59,22 @@ def _ops(ops: Mapping[str, int]) -> str:
 def exported(results: Iterable[ExportedGraph], *, as_json: bool) -> None:
     """Print what exports wrote, each as it comes; as JSON all at the end."""
     if as_json:
-        return _json([asdict(r) | {"simplified": _without_model(r.simplified)} for r in results])
+        return _json([_plain_export(result) for result in results])
     for result in results:
-        print(f"{result.variant}: {result.path}  (weights: {result.weights})")
+        reused = ", reused" if result.reused else ""
+        print(f"{result.variant}: {result.path}  (weights: {result.weights}{reused})")
+        if result.simplified is None:
+            print("  made from the same; --force exports it anew")
+            continue
         print(f"  differs from torch by {result.difference}")
         print(f"  {_ops(result.simplified.ops_before)}")
         print(f"  simplified to {_ops(result.simplified.ops_after)}")
     return None
+
+
+def _plain_export(result: ExportedGraph) -> dict[str, Any]:
+    simplified = result.simplified and _without_model(result.simplified)
+    return asdict(replace(result, simplified=None)) | {"simplified": simplified}
 
 
 def simplified(result: SimplifiedGraph, *, as_json: bool) -> None:
@@ -97,6 +106,7 @@ def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) 
             )
             continue
         reused = ", calibration reused" if result.calibration_reused else ""
+        reused = ", reused" if result.reused else reused
         megabytes = result.size_bytes / 1e6
         print(f"{result.target} {result.path.stem}: {result.path}  ({megabytes:.1f} MB{reused})")
         kept = len(result.kept_float)

@@ -15,6 +15,7 @@ from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, read_graph, read_metadata
 from deploy.progress import Progress
+from deploy.reuse import images_sha256, stage_key
 from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, open_graph
 from deploy.validate import Protocol, evaluate
 
@@ -128,6 +129,37 @@ def measure(
         for name, score in scores.items()
     }
     return result
+
+
+def validation_key(
+    target: Target,
+    data: EvaluationSet,
+    protocol: Protocol | None,
+    weights: Path | None,
+    runtime: Runtime,
+) -> str:
+    """Return the SHA-256 of all that a variant's results depend on: see :func:`measure`.
+
+    The machine is part of it, for the latency; the day is not.
+
+    Raises:
+        DeployError: the variant has no graph.
+        ModelError: there is no checkpoint at ``weights``.
+    """
+    source = models.find_weights(target.name, weights)
+    return stage_key(
+        "validate",
+        name=target.name,
+        graphs={name: file_sha256(path) for name, path in _graph_paths(target).items()},
+        gate=file_sha256(target.gate) if target.gate.is_file() else None,
+        weights=[source.kind, source.path and file_sha256(source.path)],
+        images=images_sha256(data.samples, masks=True),
+        data=name_data_set(data.root),
+        split=data.split,
+        protocol=protocol,
+        runtime=runtime,
+        environment=describe_environment() | {"date": None},
+    )
 
 
 def read_results(target: Target) -> dict[str, Any]:

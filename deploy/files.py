@@ -2,14 +2,18 @@
 
 import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deploy.errors import DeployError
 
 LOGGER = logging.getLogger("deploy")
+# Of a file under way: hidden, with its final name and the process that writes it.
+_TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<process>\d+)-[^.]+$")
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -21,19 +25,26 @@ def write_whole(path: Path, content: bytes | str) -> None:
         DeployError: the folder cannot be made or written to, or the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    _write(path, data)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
     LOGGER.debug("wrote %s (%d bytes)", path, len(data))
 
 
-def _write(path: Path, data: bytes) -> None:
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield an empty file to write to; once it is whole and on the disk it becomes ``path``.
+
+    Raises:
+        DeployError: the folder cannot be made or written to, or the disk is full.
+    """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=_prefix(path), dir=path.parent)
         temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
+        os.close(descriptor)
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
@@ -55,10 +66,11 @@ def write_folder_whole(path: Path, files: Mapping[str, bytes | str]) -> int:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
         new, old = temporary / "new", temporary / "old"
         for name, content in files.items():
-            _write(new / name, content.encode() if isinstance(content, str) else content)
+            with replacing(new / name) as file:
+                file.write_bytes(content.encode() if isinstance(content, str) else content)
         if path.exists():
             if not path.is_dir():
                 raise DeployError(f"{path} cannot be written: there is a file of that name")
@@ -68,12 +80,51 @@ def write_folder_whole(path: Path, files: Mapping[str, bytes | str]) -> int:
         raise DeployError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         if temporary is not None:
-            if (temporary / "old").exists() and not path.exists():
-                (temporary / "old").rename(path)  # stopped between the two renames
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove_folder(temporary, path)
     size = sum(len(c.encode() if isinstance(c, str) else c) for c in files.values())
     LOGGER.debug("wrote %s (%d files, %d bytes)", path, len(files), size)
     return size
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove from ``folder`` what killed processes had under way there.
+
+    Those that still run keep theirs. A folder that was being replaced is put back.
+    """
+    for temporary in folder.iterdir() if folder.is_dir() else ():
+        found = _TEMPORARY.match(temporary.name)
+        if found is None or _is_running(int(found["process"])):
+            continue
+        with suppress(OSError):  # another's, or on a disk that cannot be written: it does no harm
+            if temporary.is_dir():
+                _remove_folder(temporary, folder / found["name"])
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+def _remove_folder(temporary: Path, path: Path) -> None:
+    """Remove the folder in which ``path`` was being written; between two renames, restore it."""
+    if (temporary / "old").exists() and not path.exists():
+        (temporary / "old").rename(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _prefix(path: Path) -> str:
+    """Return how the name of a temporary file begins: see ``_TEMPORARY``."""
+    return f".{path.name}.{os.getpid()}-"
+
+
+def _is_running(process: int) -> bool:
+    """Say whether another process than this one has that number."""
+    if process == os.getpid():
+        return False  # a container's processes have the same few numbers in each of its runs
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _umask() -> int:

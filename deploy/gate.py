@@ -22,10 +22,12 @@ from deploy.files import write_whole
 from deploy.graph import read_metadata
 from deploy.preparation import Prepared, read_inputs
 from deploy.progress import Progress
-from deploy.quantization import QuantizedGraph, write_int8
+from deploy.quantization import QuantizedGraph, find_quantized, write_int8
 from deploy.quantize.plan import Int8Plan
 from deploy.quantize.sensitivity import Logits, int8_share, rank_layers
+from deploy.reuse import read_sealed_json, seal_json
 from deploy.runtime import OnnxRunner
+from deploy.targets import Profile
 from deploy.validate import Protocol, Result, evaluate
 
 SCHEMA = 1
@@ -69,10 +71,6 @@ class Outcome:
     held: bool  # on the tuning set and, where that was so, on the evaluation split
     record: dict[str, Any]  # the content of gate.json
 
-    def to_json(self) -> str:
-        """Return the content of gate.json (docs/formats.md)."""
-        return json.dumps(self.record, indent=1) + "\n"
-
 
 def search(
     prepared: Prepared,
@@ -106,7 +104,7 @@ def search(
         raise CalibrationError(
             "every image of the split calibrates, none is left to tune on: lower --images"
         )
-    tuning = pick(source.others, min(gate.images, len(source.others)))
+    tuning = tuning_set(source, gate)
     judge = _Judge(prepared, tuning, progress)
     steps: list[dict[str, Any]] = []
     float_layers: tuple[str, ...] = ()
@@ -136,20 +134,55 @@ def search(
     return Outcome(plan=plan, float_layers=float_layers, held=held, record=record)
 
 
+def tuning_set(source: CalibrationSource, gate: Gate) -> list[Sample]:
+    """Return the images that the search looks at."""
+    return pick(source.others, min(gate.images, len(source.others))) if source.others else []
+
+
+def find_gated(
+    prepared: Prepared, profile: Profile, key: str, progress: Progress
+) -> QuantizedGraph | None:
+    """Return the graph of an earlier search if it and gate.json bear the seal of ``key``."""
+    record = read_sealed_json(prepared.target.gate, key)
+    if record is None:
+        return None
+    name, stale = _names(profile, held=record["held"])
+    found = find_quantized(prepared, name, key, progress)
+    if found is None:
+        return None
+    prepared.target.graph(stale).unlink(missing_ok=True)
+    return replace(found, gate=record)
+
+
 def write_gated(
-    prepared: Prepared, outcome: Outcome, config: RangeConfig, progress: Progress
+    prepared: Prepared,
+    outcome: Outcome,
+    config: RangeConfig,
+    progress: Progress,
+    key: str | None = None,
 ) -> QuantizedGraph:
     """Write the graph that the search found and gate.json; a graph that missed has another name.
 
-    The graph of the name that is not written now is removed: it was of an earlier search.
+    The graph of the name that is not written now is removed: it was of an earlier search. Stopped
+    in between, there is no gate.json, and never one of another graph. Both get the seal of ``key``.
     """
     target = prepared.target
-    name = int8_name(outcome.plan.profile.name)
-    stale, suffix = (f"{name}{MISSED}", "") if outcome.held else (name, MISSED)
-    written = write_int8(prepared, outcome.plan, config, progress, outcome.float_layers, suffix)
+    _, stale = _names(outcome.plan.profile, held=outcome.held)
+    suffix = "" if outcome.held else MISSED
+    target.gate.unlink(missing_ok=True)
+    written = write_int8(
+        prepared, outcome.plan, config, progress, outcome.float_layers, suffix, key
+    )
     target.graph(stale).unlink(missing_ok=True)
-    write_whole(target.gate, outcome.to_json())
-    return replace(written, gate=outcome.record)
+    record = seal_json(outcome.record, key) if key else outcome.record
+    write_whole(target.gate, json.dumps(record, indent=1) + "\n")
+    return replace(written, gate=record)
+
+
+def _names(profile: Profile, *, held: bool) -> tuple[str, str]:
+    """Return the name of the graph, and that of the one that must not be there."""
+    name = int8_name(profile.name)
+    return (name, f"{name}{MISSED}") if held else (f"{name}{MISSED}", name)
 
 
 class _Judge:

@@ -10,33 +10,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 import models
 from calibration import CalibrationError, Fit, RangeConfig, read_calibration
 from calibration.preprocess import MEAN, STD
 from calibration.scenes import write_scenes
 from calibration.voc import CLASSES, lacks_voc
-from deploy import evaluation, quantization
+from deploy import evaluation
 from deploy.artifacts import DEFAULT_OUT, Target, exported_variants, resolve_target
 from deploy.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
 from deploy.errors import DeployError
 from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
-from deploy.gate import Gate, search, write_gated
+from deploy.gate import Gate
 from deploy.graph import read_graph, read_metadata, set_metadata
+from deploy.jobs import QuantizationJob, quantize_target
 from deploy.lint import Finding
 from deploy.lint import lint as lint_graph
+from deploy.locks import hold
 from deploy.preparation import CalibrationFile, prepare, prepare_with
-from deploy.progress import Progress, SilentProgress
-from deploy.quantization import (
-    MIN_FP16_SQNR,
-    QuantizedGraph,
-)
+from deploy.progress import REUSED, Progress, SilentProgress
+from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
 from deploy.report import Report, build_report, write_report
+from deploy.reuse import read_sealed_graph, read_sealed_json, seal_graph, seal_json, stage_key
 from deploy.runtime import Runtime, load_openvino
 from deploy.simplify import SimplifiedGraph, simplify_onnx
 from deploy.targets import DEFAULT_TARGET, VACC, find_profile
-from deploy.vacc import VaccRecipe, write_vacc
+from deploy.vacc import VaccRecipe
 from deploy.validate import Protocol
 
 Size = tuple[int, int]
@@ -53,8 +55,9 @@ class ExportedGraph:
     variant: str
     path: Path
     weights: str  # "random", or where the parameters come from
-    difference: Difference  # to torch
-    simplified: SimplifiedGraph
+    difference: Difference | None  # to torch; of a graph that is reused, when it was made
+    simplified: SimplifiedGraph | None  # likewise
+    reused: bool = False  # it was there already, made from the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +76,12 @@ def export(
     out: Path = DEFAULT_OUT,
     input_size: Size = DEFAULT_SIZE,
     fit: Fit = Fit.CROP,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> ExportedGraph:
     """Export a variant to ``<out>/<variant>/fp32.onnx``, simplified and proved equal to torch.
+
+    A graph that is there already, made from the same, is kept unless ``force`` is set.
 
     Raises:
         ModelError: the variant is unknown or its parameters cannot be loaded.
@@ -88,32 +94,47 @@ def export(
             f"input size {input_size[0]}x{input_size[1]} is below 32x32: use a larger one"
         )
     target = resolve_target(variant, out)
-    with progress.step(f"export {variant}"):
-        module, source = models.build_with_weights(variant, weights)
-        model = export_onnx(module, input_size)
-        set_metadata(
-            model,
-            {
-                "variant": variant,
-                "weights": str(source),
-                "weights_sha256": models.state_dict_hash(module),
-                "classes": ",".join(CLASSES),
-                "mean": json.dumps(MEAN),
-                "std": json.dumps(STD),
-                "fit": fit.value,
-            },
-        )
-    with progress.step(f"simplify {variant}"):
-        simplified = simplify_onnx(model)
-        difference = compare_with_torch(simplified.model, module, input_size)
-        write_whole(target.fp32, simplified.model.SerializeToString())
+    with hold(target.folder, progress):
+        with progress.step(f"export {variant}") as step:
+            module, source = models.build_with_weights(variant, weights)
+            metadata = _describe_export(variant, module, source, fit)
+            key = stage_key("export", size=input_size, **metadata)
+            reused = not force and read_sealed_graph(target.fp32, key) is not None
+            if reused:
+                step.note = REUSED
+            else:
+                model = export_onnx(module, input_size)
+                set_metadata(model, metadata)
+        difference, simplified = None, None
+        if not reused:
+            with progress.step(f"simplify {variant}"):
+                simplified = simplify_onnx(model)
+                difference = compare_with_torch(simplified.model, module, input_size)
+                sealed = seal_graph(simplified.model, key)
+                write_whole(target.fp32, sealed.SerializeToString(deterministic=True))
     return ExportedGraph(
         variant=variant,
         path=target.fp32,
         weights=str(source),
         difference=difference,
         simplified=simplified,
+        reused=reused,
     )
+
+
+def _describe_export(
+    variant: str, module: nn.Module, source: models.WeightsSource, fit: Fit
+) -> dict[str, str]:
+    """Return the metadata of an exported graph (docs/formats.md)."""
+    return {
+        "variant": variant,
+        "weights": str(source),
+        "weights_sha256": models.state_dict_hash(module),
+        "classes": ",".join(CLASSES),
+        "mean": json.dumps(MEAN),
+        "std": json.dumps(STD),
+        "fit": fit.value,
+    }
 
 
 def simplify(path: Path, output: Path | None = None) -> SimplifiedGraph:
@@ -150,12 +171,13 @@ def quantize(
     voc_root: Path | None = None,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> list[QuantizedGraph | VaccRecipe]:
     """Calibrate and quantize variants or ONNX files into ``<out>/<name>/{fp16,int8}.onnx``.
 
     The INT8 graph for another target than the default one is ``int8-<target>.onnx``; vacc gets a
-    folder ``vacc`` in its place.
+    folder ``vacc`` in its place. A graph that is there already, made from the same, is kept.
 
     Args:
         targets: variant ids or paths; by default every variant exported so far, or else the default
@@ -176,6 +198,7 @@ def quantize(
         voc_root: see :func:`calibration.find_voc_root`.
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
+        force: calibrate and quantize anew, whatever is there.
         progress: where to show what is going on.
 
     Raises:
@@ -191,38 +214,31 @@ def quantize(
         raise DeployError(f"a calibration is of one graph, not of {len(names)}: name the target")
     if calibration and int8 and profile is None:
         raise DeployError(f"{target} calibrates on images by itself: leave out the calibration")
-    given = [(str(calibration), read_calibration(calibration))] if calibration else []
+    given = ((str(calibration), read_calibration(calibration)),) if calibration else ()
     without_images = bool(given) and voc_root is None and lacks_voc()
     source = None if without_images else CalibrationSource.find(voc_root, split, images)
     if gate and source is None:
         raise DeployError("a gate is held on images: name their folder with --voc-root")
+    evaluated = evaluation.EvaluationSet.find(voc_root, EVALUATION_SPLIT, None) if gate else None
+    job = QuantizationJob(
+        fp16=fp16,
+        int8=int8,
+        recipes=recipes,
+        source=source,
+        given=given,
+        profile=profile,
+        method=method,
+        fp16_sqnr=fp16_sqnr,
+        gate=gate,
+        evaluated=evaluated.samples if evaluated else (),
+        fit=fit,
+        force=force,
+    )
     written: list[QuantizedGraph | VaccRecipe] = []
     for model in (resolve_target(name, out) for name in names):
-        _export_if_missing(model, weights, out, fit, progress)
-        if int8 and profile is None and source:
-            with progress.step(f"vacc {model.name}"):
-                written.append(write_vacc(model, source, method))
-        if not fp16 and profile is None:
-            continue
-        if given or source is None:
-            prepared = prepare_with(model, given, fit)
-        else:
-            prepared = prepare(model, source, fit, progress)
-        if fp16:
-            written.append(quantization.write_fp16(prepared, source, progress, fp16_sqnr))
-        if int8 and profile is not None:
-            config = method or RangeConfig()
-            plans = [
-                partial(quantization.plan, prepared, source, config, profile, chosen, progress)
-                for chosen in recipes
-            ]
-            if gate is None or source is None:
-                written.append(quantization.write_int8(prepared, plans[0](), config, progress))
-                model.gate.unlink(missing_ok=True)  # of an earlier graph
-            else:
-                evaluated = evaluation.EvaluationSet.find(voc_root, EVALUATION_SPLIT, None)
-                outcome = search(prepared, source, evaluated.samples, gate, plans, progress)
-                written.append(write_gated(prepared, outcome, config, progress))
+        with hold(model.folder, progress):
+            _export_if_missing(model, weights, out, fit, progress)
+            written += quantize_target(model, job, progress)
     return written
 
 
@@ -244,6 +260,7 @@ def calibrate(
     voc_root: Path | None = None,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> CalibrationFile:
     """Write the statistics of a variant's or an ONNX file's activations: ``calibration.json``.
@@ -258,6 +275,7 @@ def calibrate(
         voc_root: see :func:`calibration.find_voc_root`.
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
+        force: calibrate anew, though the file is there.
         progress: where to show what is going on.
 
     Raises:
@@ -266,8 +284,9 @@ def calibrate(
     progress = progress or SilentProgress()
     source = CalibrationSource.find(voc_root, split, images, part)
     found = resolve_target(target, out)
-    _export_if_missing(found, weights, out, fit, progress)
-    prepared = prepare(found, source, fit, progress)
+    with hold(found.folder, progress):
+        _export_if_missing(found, weights, out, fit, progress)
+        prepared = prepare(found, source, fit, progress, force=force)
     return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
 
 
@@ -284,8 +303,9 @@ def merge_calibration(
     if not parts:
         raise CalibrationError("no parts to merge: name the files that 'deploy calibrate' wrote")
     found = resolve_target(target, out)
-    prepared = prepare_with(found, [(str(p), read_calibration(p)) for p in parts])
-    write_whole(found.calibration, prepared.calibration.to_json())
+    with hold(found.folder, SilentProgress()):
+        prepared = prepare_with(found, [(str(p), read_calibration(p)) for p in parts])
+        write_whole(found.calibration, prepared.calibration.to_json())
     return CalibrationFile.of(prepared, found.calibration, reused=False)
 
 
@@ -312,11 +332,13 @@ def validate(
     voc_root: Path | None = None,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure variants (torch and every graph of theirs) and ONNX files on the images of a split.
 
-    A variant's results are kept in ``<out>/<variant>/validation.json`` for the report.
+    A variant's results are kept in ``<out>/<variant>/validation.json`` for the report; where they
+    are there already, of the same graphs, images and machine, they are returned as they are.
 
     Args:
         targets: variant ids or paths; by default every variant exported so far.
@@ -329,6 +351,7 @@ def validate(
         voc_root: see :func:`calibration.find_voc_root`.
         weights: the checkpoint of the torch baseline, if it was exported from one given by path.
         out: the folder of the artifacts.
+        force: measure anew, though the results are there.
         progress: where to show what is going on.
 
     Returns:
@@ -346,9 +369,21 @@ def validate(
         raise DeployError(f"nothing is exported to {out} yet: run 'deploy export' or name a target")
     results = []
     for target in (resolve_target(name, out) for name in names):
-        result = evaluation.measure(target, data, protocol, baseline, weights, runtime, progress)
-        if target.is_variant:
-            write_whole(target.validation, json.dumps(result, indent=1) + "\n")
+        measure = partial(
+            evaluation.measure, target, data, protocol, baseline, weights, runtime, progress
+        )
+        if not target.is_variant:
+            results.append(measure())
+            continue
+        with hold(target.folder, progress):
+            key = evaluation.validation_key(target, data, protocol, weights, runtime)
+            result = None if force else read_sealed_json(target.validation, key)
+            if result is None:
+                result = seal_json(measure(), key)
+                write_whole(target.validation, json.dumps(result, indent=1) + "\n")
+            else:
+                with progress.step(f"validate {target.name}") as step:
+                    step.note = REUSED
         results.append(result)
     return results
 
@@ -363,7 +398,8 @@ def report(variants: Sequence[str] = (), *, out: Path = DEFAULT_OUT) -> Report:
     if not variants:
         targets = [target for target in targets if target.validation.is_file()]
     content = build_report([evaluation.read_results(target) for target in targets])
-    write_report(content, out / "report")
+    with hold(out / "report", SilentProgress()):
+        write_report(content, out / "report")
     return content
 
 
@@ -373,15 +409,18 @@ def export_all(
     method: RangeConfig | None = None,
     images: int = 50,
     limit: int | None = 50,
+    input_size: Size = DEFAULT_SIZE,
     protocol: Protocol = Protocol.CROP,
     voc_root: Path | None = None,
     out: Path = DEFAULT_OUT,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Do the whole job for every variant: export, quantize, validate, report.
 
     Where there is no VOC2012 (see :func:`calibration.find_voc_root`), scenes are drawn once under
-    ``data/scenes`` and serve in its place.
+    ``data/scenes`` and serve in its place. A run that was stopped goes on after the last stage that
+    was finished; ``force`` makes it begin anew.
 
     Raises:
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
@@ -393,11 +432,31 @@ def export_all(
             voc_root = write_scenes(SCENES, train=SCENES_COUNT, val=SCENES_COUNT, seed=SCENES_SEED)
     evaluation.EvaluationSet.find(voc_root, "val", limit)  # no data, no use in starting
     for name in names:
-        export(name, out=out, fit=protocol.fit, progress=progress)
-        quantize(
-            [name], method=method, images=images, voc_root=voc_root, out=out, progress=progress
-        )
-        validate(
-            [name], limit=limit, protocol=protocol, voc_root=voc_root, out=out, progress=progress
-        )
+        with hold(resolve_target(name, out).folder, progress):
+            export(
+                name,
+                out=out,
+                input_size=input_size,
+                fit=protocol.fit,
+                force=force,
+                progress=progress,
+            )
+            quantize(
+                [name],
+                method=method,
+                images=images,
+                voc_root=voc_root,
+                out=out,
+                force=force,
+                progress=progress,
+            )
+            validate(
+                [name],
+                limit=limit,
+                protocol=protocol,
+                voc_root=voc_root,
+                out=out,
+                force=force,
+                progress=progress,
+            )
     return report(names, out=out)

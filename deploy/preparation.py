@@ -1,6 +1,7 @@
 """A float graph made ready for quantization: read, looked over, calibrated."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from deploy.artifacts import Target
 from deploy.calibration_source import CalibrationSource
 from deploy.files import write_whole
 from deploy.graph import Graph, graph_sha256, read_graph, read_metadata, with_node_names
-from deploy.progress import Progress
+from deploy.progress import REUSED, Progress
 from deploy.quantize.placement import Placement, place
 from deploy.runtime import default_threads
 from deploy.targets import DEFAULT_TARGET, PROFILES
@@ -62,13 +63,25 @@ class CalibrationFile:
 
 
 def prepare(
-    target: Target, source: CalibrationSource, fit: Fit | None, progress: Progress
+    target: Target,
+    source: CalibrationSource,
+    fit: Fit | None,
+    progress: Progress,
+    *,
+    force: bool = False,
 ) -> Prepared:
     """Read a target's float graph and calibrate it, unless its calibration is there already.
 
+    Args:
+        target: whose graph.
+        source: the images.
+        fit: how they become inputs; by default as the graph's metadata say, else crop.
+        progress: where to show what is going on.
+        force: calibrate, whatever is there.
+
     Raises:
         GraphError: the graph cannot be read or quantized.
-        CalibrationError: its statistics cannot be collected, or an old file cannot be read.
+        CalibrationError: its statistics cannot be collected.
     """
     graph, placement = _read_float_graph(target)
     fit = fit or Fit(read_metadata(graph.model).get("fit", Fit.CROP.value))
@@ -78,20 +91,28 @@ def prepare(
         images=source.images,
         samples_per_tensor=SAMPLES,
     )
-    path = source.path(target)
-    if path.is_file():
-        found = read_calibration(path)
-        if found.key == key:
-            return Prepared(
-                target=target, graph=graph, placement=placement, calibration=found, reused=True
-            )
-
-    tensors = observe_graph(graph, source, fit, progress, f"calibrate {target.name}")
-    calibration = Calibration(key=key, tensors=tensors)
-    write_whole(path, calibration.to_json())
+    path, stage = source.path(target), f"calibrate {target.name}"
+    calibration = None if force else _find_calibration(path, key)
+    reused = calibration is not None
+    if calibration is None:
+        calibration = Calibration(
+            key=key, tensors=observe_graph(graph, source, fit, progress, stage)
+        )
+        write_whole(path, calibration.to_json())
+    else:
+        with progress.step(stage) as step:
+            step.note = REUSED
     return Prepared(
-        target=target, graph=graph, placement=placement, calibration=calibration, reused=False
+        target=target, graph=graph, placement=placement, calibration=calibration, reused=reused
     )
+
+
+def _find_calibration(path: Path, key: CalibrationKey) -> Calibration | None:
+    """Return the calibration at ``path`` if it can be read and is the one of that key."""
+    with suppress(CalibrationError):  # cut off, or of another format: made anew
+        found = read_calibration(path)
+        return found if found.key == key else None
+    return None
 
 
 def prepare_with(

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from rich.console import Console
@@ -40,13 +41,27 @@ def is_verbose() -> bool:
     return LOGGER.isEnabledFor(logging.DEBUG)
 
 
+REUSED = "reused"  # the note of a stage whose result was there already
+
+
+@dataclass
+class Step:
+    """A stage at work; ``note`` stands in its line at the end."""
+
+    note: str = ""
+
+
 class Progress(Protocol):
     """How a stage reports that it is at work; what it takes is kept in ``seconds``."""
 
     seconds: dict[str, float]
 
-    def step(self, stage: str) -> AbstractContextManager[None]:
+    def step(self, stage: str) -> AbstractContextManager[Step]:
         """Enclose work that has no parts to count."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Say at once what is out of the ordinary."""
         ...
 
     def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
@@ -61,11 +76,14 @@ class SilentProgress:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def step(self, stage: str) -> Iterator[None]:
+    def step(self, stage: str) -> Iterator[Step]:
         """Enclose work that has no parts to count."""
         start = time.perf_counter()
-        yield
+        yield Step()
         self.seconds[stage] = time.perf_counter() - start
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
 
     def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
         """Yield ``items``."""
@@ -81,11 +99,15 @@ class ConsoleProgress(SilentProgress):
         self.console = console or Console(stderr=True, highlight=False, quiet=is_quiet())
 
     @contextmanager
-    def step(self, stage: str) -> Iterator[None]:
+    def step(self, stage: str) -> Iterator[Step]:
         """Enclose work that has no parts to count."""
-        with super().step(stage), self.console.status(stage):
-            yield
-        self._done(stage, "")
+        with super().step(stage) as step, self.console.status(stage):
+            yield step
+        self._done(stage, step.note)
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(f"  {text}", soft_wrap=True, markup=False)
 
     def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
         """Yield ``items`` and show how many are done."""

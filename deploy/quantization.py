@@ -25,21 +25,23 @@ from deploy.graph import (
 )
 from deploy.metrics import logits_sqnr
 from deploy.preparation import Prepared, observe_graph, read_inputs
-from deploy.progress import Progress
+from deploy.progress import REUSED, Progress
 from deploy.quantize.equalize import equalize
 from deploy.quantize.fp16 import convert_fp16, convert_fp16_within
 from deploy.quantize.plan import Int8Plan, plan_int8
 from deploy.quantize.recipe import Recipe
+from deploy.reuse import SEAL, read_sealed_graph, seal_graph
 from deploy.runtime import OnnxRunner
 from deploy.targets import Profile
 
 FP16_IMAGES = 4  # on which a half-precision graph is measured
 MIN_FP16_SQNR = 60.0  # dB, of the logits
+SUMMARY = "quantization"  # metadata: what else a QuantizedGraph says of the graph, as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedGraph:
-    """What a quantization wrote."""
+    """What a quantization wrote, or found to be there already."""
 
     target: str
     precision: str
@@ -48,6 +50,7 @@ class QuantizedGraph:
     quantized_nodes: int
     kept_float: dict[str, str]  # node -> reason
     calibration_reused: bool
+    reused: bool = False  # the graph itself was there
     methods: dict[str, str] = field(default_factory=dict)  # tensor -> what `auto` chose for it
     recipe: str | None = None
     gate: dict[str, Any] | None = None  # what gate.json holds, where a gate was asked for
@@ -58,10 +61,38 @@ class QuantizedGraph:
         return self.gate is not None and not self.gate["held"]
 
 
+def find_quantized(
+    prepared: Prepared, name: str, key: str, progress: Progress
+) -> QuantizedGraph | None:
+    """Return the graph of that name if it is there and bears the seal of ``key``."""
+    path = prepared.target.graph(name)
+    model = read_sealed_graph(path, key)
+    if model is None:
+        return None
+    with progress.step(f"{name} {prepared.target.name}") as step:
+        step.note = REUSED
+    metadata = read_metadata(model)
+    return QuantizedGraph(
+        target=prepared.target.name,
+        precision=metadata["precision"],
+        path=path,
+        size_bytes=path.stat().st_size,
+        **json.loads(metadata[SUMMARY]),
+        calibration_reused=prepared.reused,
+        reused=True,
+        methods=json.loads(metadata.get("calibration_methods", "{}")),
+        recipe=metadata.get("recipe"),
+    )
+
+
 def write_fp16(
-    prepared: Prepared, source: CalibrationSource | None, progress: Progress, min_sqnr: float
+    prepared: Prepared,
+    source: CalibrationSource | None,
+    progress: Progress,
+    min_sqnr: float,
+    key: str | None = None,
 ) -> QuantizedGraph:
-    """Write ``fp16.onnx``.
+    """Write ``fp16.onnx``, with the seal of ``key``.
 
     Nodes whose measured values do not fit a half stay FP32, and as many of the first ones as the
     logits need to keep ``min_sqnr`` dB on a few calibration images, where there are images.
@@ -78,7 +109,8 @@ def write_fp16(
             measure = _half_sqnr(graph, read_inputs(prepared, source, FP16_IMAGES))
             half = convert_fp16_within(graph, magnitudes, measure, min_sqnr)
         count = len(graph.model.graph.node) - len(half.kept_float)
-        return _write(prepared, "fp16", half.model, count, half.kept_float, {"precision": "fp16"})
+        metadata = {"precision": "fp16"}
+        return _write(prepared, "fp16", half.model, count, half.kept_float, metadata, key)
 
 
 def _half_sqnr(graph: Graph, images: Sequence[Float32Array]) -> Callable[[onnx.ModelProto], float]:
@@ -137,8 +169,9 @@ def write_int8(
     progress: Progress,
     exclude: Collection[str] = frozenset(),
     suffix: str = "",
+    key: str | None = None,
 ) -> QuantizedGraph:
-    """Write the INT8 graph of a plan; ``suffix`` is added to its name.
+    """Write the INT8 graph of a plan, with the seal of ``key``; ``suffix`` is added to its name.
 
     Raises:
         GraphError: a node in ``exclude``, which shall stay float, cannot.
@@ -160,7 +193,7 @@ def write_int8(
         if exclude:
             metadata["kept_float"] = json.dumps(sorted(exclude))
         count, kept = len(placement.nodes), placement.kept_float
-        written = _write(prepared, name, model, count, kept, metadata)
+        written = _write(prepared, name, model, count, kept, metadata, key)
         return replace(written, methods=chosen, recipe=plan.recipe.name)
 
 
@@ -171,18 +204,24 @@ def _write(
     quantized_nodes: int,
     kept_float: dict[str, str],
     metadata: dict[str, str],
+    key: str | None,
 ) -> QuantizedGraph:
     """Check a graph, see that it loads, write it whole, and describe it."""
-    source = prepared.graph.model
+    inherited = read_metadata(prepared.graph.model)
+    inherited.pop(SEAL, None)
+    summary = {"quantized_nodes": quantized_nodes, "kept_float": kept_float}
     set_metadata(
         model,
         {
-            **read_metadata(source),
+            **inherited,
             "fit": prepared.calibration.key.fit.value,
             "source_sha256": prepared.calibration.key.graph_sha256,
+            SUMMARY: json.dumps(summary),
             **metadata,
         },
     )
+    if key is not None:
+        seal_graph(model, key)
     onnx.checker.check_model(model, full_check=True)
     OnnxRunner(model)
     content = model.SerializeToString(deterministic=True)

@@ -1,0 +1,121 @@
+"""What a quantization does to one target: each graph is made, or kept if it is there already."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from calibration import Calibration, Fit, RangeConfig, Sample
+from deploy import quantization
+from deploy.artifacts import Target, int8_name
+from deploy.calibration_source import CalibrationSource
+from deploy.gate import Gate, find_gated, search, tuning_set, write_gated
+from deploy.preparation import Prepared, prepare, prepare_with
+from deploy.progress import Progress
+from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph
+from deploy.quantize.recipe import Recipe
+from deploy.reuse import graph_identity, images_sha256, stage_key
+from deploy.targets import Profile
+from deploy.vacc import VaccRecipe, write_vacc
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationJob:
+    """What is asked of each target alike; see :func:`deploy.quantize`."""
+
+    fp16: bool
+    int8: bool
+    recipes: tuple[Recipe, ...]
+    source: CalibrationSource | None  # None: there are no images, only ``given``
+    given: tuple[tuple[str, Calibration], ...] = ()  # in place of images
+    profile: Profile | None = None  # None: vacc's folder in place of an INT8 graph
+    method: RangeConfig | None = None
+    fp16_sqnr: float = MIN_FP16_SQNR
+    gate: Gate | None = None
+    evaluated: Sequence[Sample] = ()  # to confirm the gate on
+    fit: Fit | None = None
+    force: bool = False  # make anew what is there
+
+
+def quantize_target(
+    target: Target, job: QuantizationJob, progress: Progress
+) -> list[QuantizedGraph | VaccRecipe]:
+    """Write what is asked for, beside the target's float graph.
+
+    Raises:
+        DeployError, DataError, CalibrationError: what keeps it from being done.
+    """
+    written: list[QuantizedGraph | VaccRecipe] = []
+    if job.int8 and job.profile is None and job.source:
+        with progress.step(f"vacc {target.name}"):
+            written.append(write_vacc(target, job.source, job.method))
+    if not job.fp16 and job.profile is None:
+        return written
+    if job.given or job.source is None:
+        prepared = prepare_with(target, job.given, job.fit)
+    else:
+        prepared = prepare(target, job.source, job.fit, progress, force=job.force)
+    basis = _basis(prepared, job)
+    if job.fp16:
+        written.append(_fp16(prepared, job, basis, progress))
+    if job.int8 and job.profile is not None:
+        written.append(_int8(prepared, job, job.profile, basis, progress))
+    return written
+
+
+def _basis(prepared: Prepared, job: QuantizationJob) -> dict[str, Any]:
+    """Return what every quantized graph is made from."""
+    return {
+        "graph": graph_identity(prepared.graph.model),
+        "calibration": prepared.calibration.sha256,
+        "images": None if job.source is None else images_sha256(job.source.samples),
+    }
+
+
+def _fp16(
+    prepared: Prepared, job: QuantizationJob, basis: dict[str, Any], progress: Progress
+) -> QuantizedGraph:
+    key = stage_key("fp16", **basis, sqnr=job.fp16_sqnr)
+    found = None if job.force else quantization.find_quantized(prepared, "fp16", key, progress)
+    return found or quantization.write_fp16(prepared, job.source, progress, job.fp16_sqnr, key)
+
+
+def _int8(
+    prepared: Prepared,
+    job: QuantizationJob,
+    profile: Profile,
+    basis: dict[str, Any],
+    progress: Progress,
+) -> QuantizedGraph:
+    config = job.method or RangeConfig()
+    settings = {
+        "target": profile.name,  # its rules are code
+        "config": asdict(config),
+        "recipes": [asdict(recipe) for recipe in job.recipes],
+    }
+    plans = [
+        partial(quantization.plan, prepared, job.source, config, profile, recipe, progress)
+        for recipe in job.recipes
+    ]
+    if job.gate is None or job.source is None:
+        key = stage_key("int8", **basis, **settings)
+        name = int8_name(profile.name)
+        found = None if job.force else quantization.find_quantized(prepared, name, key, progress)
+        if found:
+            return found
+        plan = plans[0]()
+        prepared.target.gate.unlink(missing_ok=True)  # of an earlier graph
+        return quantization.write_int8(prepared, plan, config, progress, key=key)
+    key = stage_key(
+        "gate",
+        **basis,
+        **settings,
+        gate=asdict(job.gate),
+        tuning=images_sha256(tuning_set(job.source, job.gate), masks=True),
+        evaluated=images_sha256(job.evaluated, masks=True),
+    )
+    gated = None if job.force else find_gated(prepared, profile, key, progress)
+    if gated:
+        return gated
+    outcome = search(prepared, job.source, job.evaluated, job.gate, plans, progress)
+    return write_gated(prepared, outcome, config, progress, key)
