@@ -52,6 +52,7 @@ def export(
         str, typer.Option("--input-size", metavar="N|HxW", help="Fixed input size, pixels.")
     ] = "500",
     fit: Annotated[Fit, typer.Option("--fit", help="How images become inputs.")] = Fit.CROP,
+    voc_root: VocRoot = None,
     out: Out = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +64,13 @@ def export(
     progress = ConsoleProgress()
     for name in names:
         exported = deploy.export(
-            name, weights=weights, out=out, input_size=size, fit=fit, progress=progress
+            name,
+            weights=weights,
+            out=out,
+            input_size=size,
+            fit=fit,
+            voc_root=voc_root,
+            progress=progress,
         )
         display.exported(exported, as_json=as_json)
 

@@ -53,7 +53,8 @@ def exported(result: ExportedGraph, *, as_json: bool) -> None:
     """Print what an export wrote."""
     if as_json:
         return _json(asdict(result) | {"simplified": _without_model(result.simplified)})
-    print(f"{result.variant}: {result.path}  (weights: {result.weights})")
+    classes = len(result.classes)
+    print(f"{result.variant}: {result.path}  (weights: {result.weights}, {classes} classes)")
     print(f"  differs from torch by {result.difference}")
     print(f"  {_ops(result.simplified.ops_before)}")
     return print(f"  simplified to {_ops(result.simplified.ops_after)}")

@@ -14,10 +14,11 @@ import models
 from calibration import CalibrationError, Fit, RangeConfig, read_calibration
 from calibration.preprocess import MEAN, STD
 from calibration.scenes import write_scenes
-from calibration.voc import CLASSES, lacks_voc
+from calibration.voc import lacks_voc
 from deploy import evaluation, quantization
 from deploy.artifacts import DEFAULT_OUT, Target, exported_variants, resolve_target
 from deploy.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
+from deploy.classes import find_named_data_set, name_classes
 from deploy.errors import DeployError
 from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
@@ -53,6 +54,7 @@ class ExportedGraph:
     variant: str
     path: Path
     weights: str  # "random", or where the parameters come from
+    classes: tuple[str, ...]  # by label
     difference: Difference  # to torch
     simplified: SimplifiedGraph
 
@@ -73,12 +75,16 @@ def export(
     out: Path = DEFAULT_OUT,
     input_size: Size = DEFAULT_SIZE,
     fit: Fit = Fit.CROP,
+    voc_root: Path | None = None,
     progress: Progress | None = None,
 ) -> ExportedGraph:
     """Export a variant to ``<out>/<variant>/fp32.onnx``, simplified and proved equal to torch.
 
+    With ``voc_root`` the graph's classes get that data set's names, and must be as many.
+
     Raises:
         ModelError: the variant is unknown or its parameters cannot be loaded.
+        DataError: there is no data set at ``voc_root``.
         ExportError: the graph does not compute what torch computes.
         DeployError: the file cannot be written.
     """
@@ -89,7 +95,10 @@ def export(
         )
     target = resolve_target(variant, out)
     with progress.step(f"export {variant}"):
-        module, source = models.build_with_weights(variant, weights)
+        data = find_named_data_set(voc_root)
+        count = None if data is None else len(data.classes)
+        module, source = models.build_with_weights(variant, weights, count)
+        classes = name_classes(module, source, data)
         model = export_onnx(module, input_size)
         set_metadata(
             model,
@@ -97,7 +106,7 @@ def export(
                 "variant": variant,
                 "weights": str(source),
                 "weights_sha256": models.state_dict_hash(module),
-                "classes": ",".join(CLASSES),
+                "classes": ",".join(classes),
                 "mean": json.dumps(MEAN),
                 "std": json.dumps(STD),
                 "fit": fit.value,
@@ -111,6 +120,7 @@ def export(
         variant=variant,
         path=target.fp32,
         weights=str(source),
+        classes=classes,
         difference=difference,
         simplified=simplified,
     )
@@ -198,7 +208,7 @@ def quantize(
         raise DeployError("a gate is held on images: name their folder with --voc-root")
     written: list[QuantizedGraph | VaccRecipe] = []
     for model in (resolve_target(name, out) for name in names):
-        _export_if_missing(model, weights, out, fit, progress)
+        _export_if_missing(model, weights, out, fit, voc_root, progress)
         if int8 and profile is None and source:
             with progress.step(f"vacc {model.name}"):
                 written.append(write_vacc(model, source, method))
@@ -227,11 +237,23 @@ def quantize(
 
 
 def _export_if_missing(
-    target: Target, weights: Path | None, out: Path, fit: Fit | None, progress: Progress
+    target: Target,
+    weights: Path | None,
+    out: Path,
+    fit: Fit | None,
+    voc_root: Path | None,
+    progress: Progress,
 ) -> None:
     """Export a variant that has no float graph yet."""
     if target.is_variant and not target.fp32.is_file():
-        export(target.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+        export(
+            target.name,
+            weights=weights,
+            out=out,
+            fit=fit or Fit.CROP,
+            voc_root=voc_root,
+            progress=progress,
+        )
 
 
 def calibrate(
@@ -266,7 +288,7 @@ def calibrate(
     progress = progress or SilentProgress()
     source = CalibrationSource.find(voc_root, split, images, part)
     found = resolve_target(target, out)
-    _export_if_missing(found, weights, out, fit, progress)
+    _export_if_missing(found, weights, out, fit, voc_root, progress)
     prepared = prepare(found, source, fit, progress)
     return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
 
@@ -393,7 +415,7 @@ def export_all(
             voc_root = write_scenes(SCENES, train=SCENES_COUNT, val=SCENES_COUNT, seed=SCENES_SEED)
     evaluation.EvaluationSet.find(voc_root, "val", limit)  # no data, no use in starting
     for name in names:
-        export(name, out=out, fit=protocol.fit, progress=progress)
+        export(name, out=out, fit=protocol.fit, voc_root=voc_root, progress=progress)
         quantize(
             [name], method=method, images=images, voc_root=voc_root, out=out, progress=progress
         )
