@@ -68,7 +68,7 @@ def read_data_set(path: Path) -> DataSet:
         DataError: it cannot be read, lacks a key, has an unknown one, or a value that cannot be.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows mark it
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # TOML's own error, and that of UTF-8

@@ -21,8 +21,9 @@ VocRoot = Annotated[
     Path | None,
     typer.Option(
         "--voc-root",
+        "--data",
         metavar="DIR",
-        help="VOC2012, or a folder that holds VOCdevkit/VOC2012. By default $VOC_ROOT, else data/.",
+        help="VOC2012, or a folder with a dataset.toml. By default $VOC_ROOT, else data/.",
     ),
 ]
 Weights = Annotated[

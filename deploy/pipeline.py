@@ -413,7 +413,10 @@ def export_all(
     if voc_root is None and lacks_voc():
         with progress.step("draw scenes"):
             voc_root = write_scenes(SCENES, train=SCENES_COUNT, val=SCENES_COUNT, seed=SCENES_SEED)
-    evaluation.EvaluationSet.find(voc_root, "val", limit)  # no data, no use in starting
+    data = evaluation.EvaluationSet.find(voc_root, "val", limit).data  # none, no use in starting
+    for name in names:
+        if data.own and models.find_weights(name).trained:
+            models.build_with_weights(name, num_classes=len(data.classes))  # nor for other classes
     for name in names:
         export(name, out=out, fit=protocol.fit, voc_root=voc_root, progress=progress)
         quantize(
