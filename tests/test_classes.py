@@ -220,5 +220,7 @@ def test_training_from_a_voc_checkpoint_says_that_the_classifier_is_new(
         "but for its classifier of 21 classes: that of 4 starts anew"
     )
     assert load_file(weights)["segm.weight"].shape[0] == 4
+    with pytest.raises(TrainError, match="answers with 21 classes, but roads has 4"):
+        train(tiny(roads, tmp_path / "run", init=init, retain=1.0))
     state = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)
     assert state["classes"] == list(NAMES)

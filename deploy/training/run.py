@@ -18,7 +18,8 @@ from deploy.classes import check_same_classes
 from deploy.metrics import ConfusionMatrix
 from deploy.training.config import Status, TrainConfig, TrainError
 from deploy.training.data import Batch
-from models import build
+from models import build, count_classes
+from models.checkpoint import read_state_dict
 from models.initialize import decoder_keys, initialize
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs; also readable as a checkpoint
@@ -49,9 +50,16 @@ class Run:
             self._load()
 
     def _start(self) -> nn.Module:
-        """Return the network as it was before training."""
-        network = build(self.config.variant)
-        initialize(network, self.config.init, self.config.seed)
+        """Return the network as it was before training; its answers must be of the same classes."""
+        classes = len(self.data.classes)
+        network = build(self.config.variant, classes)
+        init = self.config.init
+        found = count_classes(read_state_dict(init)) if init else None
+        if found not in (None, classes):
+            raise TrainError(
+                f"retain: {init} answers with {found} classes, but {self.data.name} has {classes}"
+            )
+        initialize(network, init, self.config.seed)
         network.eval().requires_grad_(False).to(self.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in stubs
         return network
