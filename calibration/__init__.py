@@ -1,5 +1,6 @@
 """What the network is shown: data, preprocessing, and the statistics of its activations."""
 
+from calibration.dataset import DataSet
 from calibration.errors import CalibrationError, DataError
 from calibration.observe import observe
 from calibration.preprocess import Fit, logits_to_labels, preprocess
@@ -12,7 +13,15 @@ from calibration.record import (
     read_calibration,
 )
 from calibration.statistics import TensorStatistics
-from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, Sample, find_voc_root, read_split
+from calibration.voc import (
+    CLASSES,
+    IGNORE_LABEL,
+    PALETTE,
+    Sample,
+    describe_data_set,
+    find_voc_root,
+    read_split,
+)
 
 __all__ = [
     "CLASSES",
@@ -23,6 +32,7 @@ __all__ = [
     "CalibrationImage",
     "CalibrationKey",
     "DataError",
+    "DataSet",
     "Fit",
     "Method",
     "RangeConfig",
@@ -30,6 +40,7 @@ __all__ = [
     "TensorStatistics",
     "choose_method",
     "choose_range",
+    "describe_data_set",
     "find_voc_root",
     "logits_to_labels",
     "merge_calibrations",

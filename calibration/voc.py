@@ -1,5 +1,6 @@
 """The VOC2012 segmentation data set in its standard layout, from any folder that has it.
 
+A folder with a ``dataset.toml`` (calibration/dataset.py) has classes and places of its own. Else:
 ``JPEGImages/NAME.jpg``, ``SegmentationClass/NAME.png`` (palette index = class, 255 = ignored) and
 ``ImageSets/Segmentation/SPLIT.txt`` (a name a line), as in the VOC2012 development kit, section 4.
 """
@@ -12,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from calibration.dataset import FILE_NAME, SCENES_NAME, VOC_NAME, DataSet, voc_palette
+from calibration.dataset import IGNORE_LABEL as IGNORE_LABEL  # of masks as they are read here
+from calibration.dataset import read_data_set as read_data_set
 from calibration.errors import DataError
 
 CLASSES = (
@@ -37,7 +41,6 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
-IGNORE_LABEL = 255
 DEFAULT_ROOT = Path("data/VOCdevkit/VOC2012")
 SCENES_ROOT = Path("data/scenes/VOCdevkit/VOC2012")  # drawn by `deploy export-all` for want of VOC
 
@@ -51,21 +54,11 @@ class Sample:
     name: str
     image: Path
     mask: Path
+    num_classes: int = len(CLASSES)
+    ignore: int = IGNORE_LABEL  # the mask's label for what does not count
 
 
-def _palette() -> UInt8Array:
-    """Return VOC's colour map (256, 3): a label's bits, spread over R, G and B from the top."""
-    labels = np.arange(256)
-    colors = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colors[:, channel] |= ((labels >> (3 * bit + channel) & 1) << (7 - bit)).astype(
-                np.uint8
-            )
-    return colors
-
-
-PALETTE = _palette()
+PALETTE = voc_palette()
 
 
 def lacks_voc() -> bool:
@@ -77,36 +70,60 @@ def find_voc_root(root: Path | None = None) -> Path:
     """Return the VOC2012 folder: ``root``, else ``$VOC_ROOT``, else ``data/VOCdevkit/VOC2012``.
 
     Without any of them, the scenes that ``deploy export-all`` drew in ``data/scenes``. Each may be
-    the VOC2012 folder itself or one that holds ``VOCdevkit/VOC2012``.
+    the VOC2012 folder itself, one that holds ``VOCdevkit/VOC2012``, or one with a ``dataset.toml``.
 
     Raises:
-        DataError: there is no VOC2012 folder at the first of these that is set.
+        DataError: there is no such folder at the first of these that is set.
     """
     if root is None and lacks_voc() and SCENES_ROOT.is_dir():
         root = SCENES_ROOT
     root = root or Path(os.environ.get("VOC_ROOT") or DEFAULT_ROOT)
     for candidate in (root, root / "VOCdevkit" / "VOC2012", root / "VOC2012"):
-        if (candidate / "ImageSets" / "Segmentation").is_dir():
+        layout = candidate / "ImageSets" / "Segmentation"
+        if layout.is_dir() or (candidate / FILE_NAME).is_file():
             return candidate
     raise DataError(
-        f"no VOC2012 data set at {root} (it has no ImageSets/Segmentation): pass --voc-root DIR, "
-        f"set VOC_ROOT, or run 'deploy fetch-voc data' or 'deploy scenes data/scenes'"
+        f"no VOC2012 data set at {root} (it has no ImageSets/Segmentation), nor a {FILE_NAME}: "
+        "pass --voc-root DIR, set VOC_ROOT, or run 'deploy fetch-voc data' or 'deploy scenes "
+        "data/scenes'"
+    )
+
+
+def describe_data_set(root: Path) -> DataSet:
+    """Return what a folder's ``dataset.toml`` says, else VOC's layout and classes.
+
+    Raises:
+        DataError: there is such a file, and it cannot be used.
+    """
+    if (root / FILE_NAME).is_file():
+        return read_data_set(root / FILE_NAME)
+    drawn = (root.resolve().parent.parent / "scenes.json").is_file()
+    return DataSet(
+        name=SCENES_NAME if drawn else VOC_NAME,  # drawn scenes are no VOC
+        root=root,
+        classes=CLASSES,
+        images=root / "JPEGImages",
+        masks=root / "SegmentationClass",
+        splits=root / "ImageSets" / "Segmentation",
+        suffixes=("jpg",),
+        own=False,
     )
 
 
 def name_data_set(root: Path) -> str:
-    """Return what reports call the data in a VOC2012 folder: drawn scenes are no VOC."""
-    return "scenes" if (root.resolve().parent.parent / "scenes.json").is_file() else "VOC2012"
+    """Return what reports call the data in a folder; raises as :func:`describe_data_set`."""
+    return describe_data_set(root).name
 
 
 def read_split(root: Path, split: str) -> list[Sample]:
-    """Return the samples of ``ImageSets/Segmentation/<split>.txt`` in the list's order.
+    """Return the samples of a split's list, ``<split>.txt``, in its order.
 
     Raises:
         DataError: there is no such list; it is empty, repeats a name or holds one that is a path;
-            or an image or mask of it does not exist.
+            or an image or mask of it does not exist; or as :func:`describe_data_set`.
     """
-    path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    data = describe_data_set(root)
+    path = data.splits / f"{split}.txt"
     if not path.is_file():
         found = sorted(p.stem for p in path.parent.glob("*.txt"))
         raise DataError(f"no split {split!r} at {path}: choose one of {', '.join(found) or 'none'}")
@@ -119,7 +136,7 @@ def read_split(root: Path, split: str) -> list[Sample]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path} lists {twice!r} more than once: remove the repetition")
-    return [_find_sample(root, name, path) for name in names]
+    return [_find_sample(data, name, path) for name in names]
 
 
 def pick(samples: list[Sample], count: int) -> list[Sample]:
@@ -129,15 +146,20 @@ def pick(samples: list[Sample], count: int) -> list[Sample]:
     return [samples[i * len(samples) // count] for i in range(count)]
 
 
-def _find_sample(root: Path, name: str, list_path: Path) -> Sample:
+def _find_sample(data: DataSet, name: str, list_path: Path) -> Sample:
     if "/" in name or "\\" in name or name.startswith("."):
         raise DataError(f"{list_path} lists {name!r}: names of images only, without a path")
-    image = root / "JPEGImages" / f"{name}.jpg"
-    mask = root / "SegmentationClass" / f"{name}.png"
+    images = [data.images / f"{name}.{suffix}" for suffix in data.suffixes]
+    image, *others = [path for path in images if path.is_file()] or images[:1]
+    if others:
+        raise DataError(f"{image} and {others[0]} have one name: keep the one that is meant")
+    mask = data.masks / f"{name}.png"
     for path in (image, mask):
         if not path.is_file():
             raise DataError(f"{path} does not exist, but {list_path} lists {name!r}")
-    return Sample(name=name, image=image, mask=mask)
+    return Sample(
+        name=name, image=image, mask=mask, num_classes=len(data.classes), ignore=data.ignore
+    )
 
 
 def read_image(path: Path) -> UInt8Array:
@@ -160,8 +182,12 @@ def read_image(path: Path) -> UInt8Array:
         raise DataError(f"{path} cannot be decoded as an image: {error}") from None
 
 
-def read_mask(path: Path, num_classes: int = len(CLASSES)) -> UInt8Array:
+def read_mask(
+    path: Path, num_classes: int = len(CLASSES), ignore: int = IGNORE_LABEL
+) -> UInt8Array:
     """Return a mask's labels (H, W): 0 … num_classes - 1, or 255 where pixels are ignored.
+
+    In the file these have the label ``ignore``.
 
     Raises:
         DataError: the file cannot be decoded, is not a palette or grey image of 8 bits, or has
@@ -180,22 +206,25 @@ def read_mask(path: Path, num_classes: int = len(CLASSES)) -> UInt8Array:
             raise
         raise DataError(f"{path} cannot be decoded as a mask: {error}") from None
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-    beyond = [int(v) for v in present if v >= num_classes and v != IGNORE_LABEL]
+    beyond = [int(v) for v in present if v >= num_classes and v != ignore]
     if beyond:
         raise DataError(
             f"{path} has label {beyond[0]}, beyond the {num_classes} classes (0 to "
-            f"{num_classes - 1}, and {IGNORE_LABEL} for ignored)"
+            f"{num_classes - 1}, and {ignore} for ignored)"
         )
+    if ignore != IGNORE_LABEL:
+        labels = np.where(labels == ignore, np.uint8(IGNORE_LABEL), labels)
     return labels
 
 
-def read_sample(sample: Sample, num_classes: int = len(CLASSES)) -> tuple[UInt8Array, UInt8Array]:
-    """Return a sample's image (H, W, 3) and labels (H, W).
+def read_sample(sample: Sample, num_classes: int | None = None) -> tuple[UInt8Array, UInt8Array]:
+    """Return a sample's image (H, W, 3) and labels (H, W), by default of its data set's classes.
 
     Raises:
         DataError: as :func:`read_image` and :func:`read_mask`, or their sizes differ.
     """
-    image, mask = read_image(sample.image), read_mask(sample.mask, num_classes)
+    num_classes = num_classes or sample.num_classes
+    image, mask = read_image(sample.image), read_mask(sample.mask, num_classes, sample.ignore)
     if image.shape[:2] != mask.shape:
         raise DataError(
             f"{sample.mask} is {mask.shape[1]}x{mask.shape[0]} but its image is "

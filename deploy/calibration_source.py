@@ -9,8 +9,10 @@ import numpy as np
 from calibration import (
     CalibrationError,
     DataError,
+    DataSet,
     Fit,
     Sample,
+    describe_data_set,
     find_voc_root,
     preprocess,
     read_split,
@@ -29,6 +31,7 @@ Part = tuple[int, int]  # I and N of the I-th part of N
 class CalibrationSource:
     """The images that calibrate: those of a whole run, or one part of them."""
 
+    data: DataSet
     split: str
     samples: list[Sample]
     images: tuple[CalibrationImage, ...]
@@ -69,7 +72,14 @@ class CalibrationSource:
         others = [s for s in listed if s.name not in taken]
         if part:
             samples = _part_of(samples, part)
-        return cls(split=split, samples=samples, images=identify(samples), others=others, part=part)
+        return cls(
+            data=describe_data_set(root),
+            split=split,
+            samples=samples,
+            images=identify(samples),
+            others=others,
+            part=part,
+        )
 
     def path(self, target: Target) -> Path:
         """Where a target's statistics of these images go."""

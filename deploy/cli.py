@@ -54,6 +54,7 @@ def export(
     weights: Weights = None,
     input_size: InputSize = "500",
     fit: Annotated[Fit, typer.Option("--fit", help="How images become inputs.")] = Fit.CROP,
+    voc_root: VocRoot = None,
     out: Out = DEFAULT_OUT,
     force: Force = False,
     as_json: AsJson = False,
@@ -71,6 +72,7 @@ def export(
             out=out,
             input_size=size,
             fit=fit,
+            voc_root=voc_root,
             force=force,
             progress=progress,
         )

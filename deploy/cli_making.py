@@ -18,7 +18,7 @@ from deploy.training import Augmentation, DataRoot, Status, TrainConfig, train
 
 Data = Annotated[
     list[str] | None,
-    typer.Option("--voc-root", metavar="DIR[=WEIGHT]", help="Data of VOC's layout; repeatable."),
+    typer.Option("--voc-root", "--data", metavar="DIR[=WEIGHT]", help="Training data; repeatable."),
 ]
 Scenes = Annotated[
     list[str] | None,
@@ -91,6 +91,9 @@ def train_(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from checkpoint.pt.")] = False,
     steps: Annotated[int, typer.Option(help="Steps of the whole run.")] = 6000,
     batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 6,
+    input_size: Annotated[
+        int, typer.Option("--input-size", metavar="N", help="Side of the input to be exported.")
+    ] = 500,
     crop: Annotated[int, typer.Option(help="Side of a training sample, pixels.")] = 288,
     zoom: Annotated[
         tuple[float, float], typer.Option(help="Random zoom about the deployment scale.")
@@ -120,7 +123,7 @@ def train_(
     seed: Annotated[int, typer.Option(help="Of samples and of random parameters.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train a variant on data in VOC's layout, from a backbone, an encoder or a checkpoint."""
+    """Train a variant on VOC or data of your own, from a backbone, an encoder or a checkpoint."""
     config = TrainConfig(
         variant=variant,
         data=(
@@ -141,7 +144,7 @@ def train_(
         frozen_stages=freeze_stages,
         retain=retain,
         freeze_statistics=not learn_statistics,
-        augmentation=Augmentation(crop=crop, scale=zoom),
+        augmentation=Augmentation(size=input_size, crop=crop, scale=zoom),
         device=device,
         precision=precision.value,
         threads=threads,

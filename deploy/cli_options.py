@@ -27,10 +27,11 @@ VocRoot = Annotated[
     Path | None,
     typer.Option(
         "--voc-root",
+        "--data",
         metavar="DIR",
         envvar="VOC_ROOT",  # before the settings file, as every option's variable
         show_envvar=False,  # the help says so
-        help="VOC2012, or a folder that holds VOCdevkit/VOC2012. By default $VOC_ROOT, else data/.",
+        help="VOC2012, or a folder with a dataset.toml. By default $VOC_ROOT, else data/.",
     ),
 ]
 Weights = Annotated[

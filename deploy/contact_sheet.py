@@ -1,4 +1,4 @@
-"""A sheet to look at: image, ground truth and prediction side by side, in VOC's palette.
+"""A sheet to look at: image, ground truth and prediction side by side, in the data set's colours.
 
 ``python -m deploy.contact_sheet --weights W --voc-root DIR --out sheet.png`` draws the torch
 network's labels for a few images of a split, each squashed to the network's input. The sheet holds
@@ -15,7 +15,14 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 
 import models
-from calibration import CLASSES, IGNORE_LABEL, PALETTE, Fit, find_voc_root, read_split
+from calibration import (
+    IGNORE_LABEL,
+    DataSet,
+    Fit,
+    describe_data_set,
+    find_voc_root,
+    read_split,
+)
 from calibration.preprocess import fit_image, fit_mask, logits_to_labels, normalize
 from calibration.voc import Sample, UInt8Array, pick, read_sample
 from deploy.artifacts import DEFAULT_OUT
@@ -25,17 +32,23 @@ from deploy.runtime import Runner, TorchRunner
 
 GAP = 4  # pixels between the pictures
 LINE = 20  # height of a line of the legend
-NAMES = {**dict(enumerate(CLASSES)), IGNORE_LABEL: "ignored"}
 
 
 def draw_sheet(
-    network: Runner, samples: list[Sample], *, side: int = 500, cell: int = 200, triples: int = 2
+    network: Runner,
+    samples: list[Sample],
+    data: DataSet,
+    *,
+    side: int = 500,
+    cell: int = 200,
+    triples: int = 2,
 ) -> Image.Image:
     """Return the sheet: rows of image | ground truth | prediction, and a legend of their classes.
 
     Args:
-        network: gives logits (21, h, w) for an input (1, 3, side, side).
+        network: gives logits (C, h, w) for an input (1, 3, side, side).
         samples: what to draw, at least one.
+        data: the data set that they are of, for names and colours.
         side: of the network's input, pixels; images and masks are squashed to it.
         cell: side of each picture on the sheet, pixels.
         triples: how many images in a row.
@@ -47,6 +60,7 @@ def draw_sheet(
     columns, rows = min(triples, len(samples)), -(-len(samples) // triples)
     sheet = Image.new("RGB", (3 * columns * step + GAP, rows * step + GAP), "white")
     seen: set[int] = set()
+    palette = data.palette
     for number, sample in enumerate(samples):
         pixels, mask = read_sample(sample)
         image = fit_image(pixels, Fit.SQUASH, (side, side))
@@ -54,10 +68,11 @@ def draw_sheet(
         predicted = logits_to_labels(network(normalize(image)), (side, side))
         seen.update(np.unique(truth).tolist(), np.unique(predicted).tolist())
         row, column = divmod(number, columns)
-        for place, picture in enumerate((image, PALETTE[truth], PALETTE[predicted])):
+        for place, picture in enumerate((image, palette[truth], palette[predicted])):
             at = (3 * column + place) * step + GAP, row * step + GAP
             sheet.paste(_scaled(picture, cell, smooth=place == 0), at)
-    return _with_legend(sheet, sorted(seen))
+    names = {**dict(enumerate(data.classes)), IGNORE_LABEL: "ignored"}
+    return _with_legend(sheet, {label: (names[label], palette[label]) for label in sorted(seen)})
 
 
 def _scaled(picture: UInt8Array, cell: int, *, smooth: bool) -> Image.Image:
@@ -66,20 +81,19 @@ def _scaled(picture: UInt8Array, cell: int, *, smooth: bool) -> Image.Image:
     return Image.fromarray(picture).resize((cell, cell), resample)
 
 
-def _with_legend(sheet: Image.Image, labels: list[int]) -> Image.Image:
+def _with_legend(sheet: Image.Image, labels: dict[int, tuple[str, UInt8Array]]) -> Image.Image:
     """Return the sheet with a line below that names the colours, or as many as it takes."""
     font = ImageFont.load_default()
-    width = LINE + GAP + round(max(font.getlength(NAMES[label]) for label in labels)) + 2 * GAP
+    width = LINE + GAP + round(max(font.getlength(name) for name, _ in labels.values())) + 2 * GAP
     a_line = max(1, (sheet.width - GAP) // width)
     height = -(-len(labels) // a_line) * LINE + GAP
     whole = Image.new("RGB", (sheet.width, sheet.height + height), "white")
     whole.paste(sheet)
     draw = ImageDraw.Draw(whole)
-    for number, label in enumerate(labels):
+    for number, (name, color) in enumerate(labels.values()):
         x, y = GAP + number % a_line * width, sheet.height + number // a_line * LINE
-        color = tuple(PALETTE[label].tolist())
-        draw.rectangle((x, y, x + LINE - GAP, y + LINE - GAP), fill=color)
-        draw.text((x + LINE + GAP, y + LINE // 2 - 2), NAMES[label], "black", font, anchor="lm")
+        draw.rectangle((x, y, x + LINE - GAP, y + LINE - GAP), fill=tuple(color.tolist()))
+        draw.text((x + LINE + GAP, y + LINE // 2 - 2), name, "black", font, anchor="lm")
     return whole
 
 
@@ -92,10 +106,12 @@ def contact_sheet(
     out: Annotated[Path, typer.Option(metavar="PATH")] = DEFAULT_OUT / "contact-sheet.png",
 ) -> None:
     """Draw image, ground truth and prediction for a few images of a split, as a PNG."""
-    module, _ = models.build_with_weights(variant, weights)
-    samples = pick(read_split(find_voc_root(voc_root), split), images)
+    root = find_voc_root(voc_root)
+    data = describe_data_set(root)
+    module, _ = models.build_with_weights(variant, weights, len(data.classes))
+    samples = pick(read_split(root, split), images)
     encoded = io.BytesIO()
-    draw_sheet(TorchRunner(module), samples).save(encoded, "PNG")
+    draw_sheet(TorchRunner(module), samples, data).save(encoded, "PNG")
     write_whole(out, encoded.getvalue())
 
 

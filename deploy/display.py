@@ -62,7 +62,8 @@ def exported(results: Iterable[ExportedGraph], *, as_json: bool) -> None:
         return _json([_plain_export(result) for result in results])
     for result in results:
         reused = ", reused" if result.reused else ""
-        print(f"{result.variant}: {result.path}  (weights: {result.weights}{reused})")
+        source = f"weights: {result.weights}, {len(result.classes)} classes{reused}"
+        print(f"{result.variant}: {result.path}  ({source})")
         if result.simplified is None:
             print("  made from the same; --force exports it anew")
             continue

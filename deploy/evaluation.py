@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import models
-from calibration import CLASSES, DataError, Fit, Sample, find_voc_root, read_split
+from calibration import (
+    DataError,
+    DataSet,
+    Fit,
+    Sample,
+    describe_data_set,
+    find_voc_root,
+    read_split,
+)
 from calibration.record import CalibrationImage, file_sha256, identify
-from calibration.voc import name_data_set, pick
+from calibration.voc import pick
 from deploy.artifacts import GRAPHS, SCHEMA, Target
+from deploy.classes import check_classes
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, read_graph, read_metadata
@@ -28,7 +37,7 @@ ACCURACY = ("miou", "per_class_iou", "pixel_accuracy", *COST)
 class EvaluationSet:
     """The images that are evaluated."""
 
-    root: Path
+    data: DataSet
     split: str
     samples: list[Sample]
     images: tuple[CalibrationImage, ...]
@@ -42,19 +51,21 @@ class EvaluationSet:
             raise DataError(f"--limit {limit}: at least one image must be evaluated")
         if limit is not None:
             samples = pick(samples, limit)
-        return cls(root=root, split=split, samples=samples, images=identify(samples))
+        return cls(
+            data=describe_data_set(root), split=split, samples=samples, images=identify(samples)
+        )
 
     def describe(self, protocol: Protocol, size: tuple[int, int]) -> dict[str, Any]:
         """Return what of the data a result depends on, as plain values."""
         listing = "".join(f"{image.name} {image.sha256}\n" for image in self.images)
         return {
-            "name": name_data_set(self.root),
+            "name": self.data.name,
             "split": self.split,
             "images": len(self.samples),
             "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
             "protocol": protocol.value,
             "input_size": list(size),
-            "classes": len(CLASSES),
+            "classes": len(self.data.classes),
         }
 
 
@@ -73,7 +84,8 @@ def measure(
 
     Raises:
         DeployError: it has no graph, or a graph is of other parameters than torch's network, of
-            another input size, or was calibrated on an image that is evaluated.
+            another input size, of other classes than the data, or was calibrated on an image that
+            is evaluated.
         ModelError, DataError: as the stages raise.
     """
     paths = _graph_paths(target)
@@ -85,7 +97,8 @@ def measure(
     size = next(iter(sizes.values()))
     first = next(iter(metadata.values()))
     protocol = protocol or Protocol(first.get("fit", Fit.CROP.value))
-    for name in graphs:
+    for name, model in graphs.items():
+        check_classes(paths[name], model, data.data)
         _refuse_overlap(paths[name], metadata[name], data)
     del graphs  # onnxruntime reads the files itself
     variant = target.name if target.is_variant else baseline or first.get("variant")
@@ -101,7 +114,8 @@ def measure(
         "weights": None,
     }
     if variant is not None:
-        module, source = models.build_with_weights(variant, weights)
+        classes = len(data.data.classes)
+        module, source = models.build_with_weights(variant, weights, classes)
         sha256 = models.state_dict_hash(module)
         _check_weights(target, metadata, sha256)
         runners[BASELINE] = TorchRunner(module)
@@ -118,6 +132,7 @@ def measure(
         protocol=protocol,
         size=size,
         baseline=BASELINE if BASELINE in runners else None,
+        class_names=list(data.data.classes),
     )
     result["calibration"] = _describe_calibration(metadata)
     result["gate"] = _read_gate(target)
@@ -154,7 +169,7 @@ def validation_key(
         gate=file_sha256(target.gate) if target.gate.is_file() else None,
         weights=[source.kind, source.path and file_sha256(source.path)],
         images=images_sha256(data.samples, masks=True),
-        data=name_data_set(data.root),
+        data=[data.data.name, data.data.classes, data.data.ignore],
         split=data.split,
         protocol=protocol,
         runtime=runtime,

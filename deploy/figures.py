@@ -6,6 +6,8 @@ Shares become percent, and differences of shares become points.
 from collections.abc import Mapping
 from typing import Any
 
+from calibration.dataset import SCENES_NAME, VOC_NAME
+
 SCENES_NOTE = (
     "Drawn scenes, not photographs: mIoU compares graphs with each other, "
     "not with published figures."
@@ -39,7 +41,12 @@ def data_set(dataset: Mapping[str, Any]) -> str:
 
 def is_drawn(dataset: Mapping[str, Any]) -> bool:
     """Say whether the images were drawn by ``deploy scenes``."""
-    return bool(dataset["name"] == "scenes")
+    return bool(dataset["name"] == SCENES_NAME)
+
+
+def has_published(dataset: Mapping[str, Any]) -> bool:
+    """Say whether others' figures, which are of VOC, have a place beside those of the images."""
+    return dataset["name"] in (VOC_NAME, SCENES_NAME)
 
 
 def asked(record: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from calibration.preprocess import Float32Array
 from calibration.voc import pick
 from deploy.artifacts import int8_name
 from deploy.calibration_source import CalibrationSource
+from deploy.classes import check_classes
 from deploy.errors import DeployError
 from deploy.files import write_whole
 from deploy.graph import read_metadata
@@ -92,7 +93,8 @@ def search(
         progress: where to show what is going on.
 
     Raises:
-        DeployError: the parameters are random and have no accuracy.
+        DeployError: the parameters are random and have no accuracy, or the graph is of other
+            classes than the data.
         CalibrationError: there is no image to tune on.
     """
     name = prepared.target.name
@@ -100,12 +102,13 @@ def search(
         raise DeployError(
             f"{name} has random parameters: they have no accuracy to hold; drop the gate"
         )
+    check_classes(prepared.target.fp32, prepared.graph.model, source.data)
     if not source.others:
         raise CalibrationError(
             "every image of the split calibrates, none is left to tune on: lower --images"
         )
     tuning = tuning_set(source, gate)
-    judge = _Judge(prepared, tuning, progress)
+    judge = _Judge(prepared, tuning, source.data.classes, progress)
     steps: list[dict[str, Any]] = []
     float_layers: tuple[str, ...] = ()
     held = False
@@ -188,8 +191,15 @@ def _names(profile: Profile, *, held: bool) -> tuple[str, str]:
 class _Judge:
     """Measures INT8 graphs against the float graph."""
 
-    def __init__(self, prepared: Prepared, tuning: Sequence[Sample], progress: Progress) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        tuning: Sequence[Sample],
+        classes: Sequence[str],
+        progress: Progress,
+    ) -> None:
         self.prepared, self.tuning, self.progress = prepared, tuning, progress
+        self.classes = list(classes)
         self.name = prepared.target.name
         self.fit = prepared.calibration.key.fit
         self.float = OnnxRunner(prepared.graph.model)
@@ -205,6 +215,7 @@ class _Judge:
             protocol=Protocol(self.fit.value),
             size=self.prepared.graph.input_size,
             baseline=FLOAT,
+            class_names=self.classes,
         )[INT8]
 
     def rank(self, plan: Int8Plan, source: CalibrationSource) -> list[str]:

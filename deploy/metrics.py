@@ -27,7 +27,7 @@ class ConfusionMatrix:
         """Add one image's labels, two arrays of one shape; 255 in ``truth`` is ignored.
 
         Returns:
-            The counts of this image alone, (classes, classes).
+            What this image's IoU is made of, (3, classes): see :func:`marginals`.
         """
         n = self.num_classes
         # one table for all 256 x n pairs is faster than selecting the valid pixels first
@@ -36,7 +36,7 @@ class ConfusionMatrix:
         table = np.bincount(pairs.ravel(), minlength=(IGNORE_LABEL + 1) * n)
         counts: Int64Array = table[: n * n].reshape(n, n)
         self.counts += counts
-        return counts
+        return marginals(counts)
 
     def iou(self) -> Float64Array:
         """IoU of each class, TP / (TP + FP + FN); NaN for one that the ground truth has not.
@@ -44,7 +44,7 @@ class ConfusionMatrix:
         Thus every graph compared on the same images is averaged over the same classes: one stray
         pixel of an absent class would else move the mean by a whole class.
         """
-        return _iou(_marginals(self.counts))
+        return _iou(marginals(self.counts))
 
     def mean_iou(self) -> float:
         """Mean IoU over the classes that occur in the ground truth; NaN if there is none."""
@@ -166,7 +166,7 @@ def paired_bootstrap(
     Introduction to the Bootstrap, 1993, chapter 13).
 
     Args:
-        baseline: an image's confusion counts each, (classes, classes), rows are the truth.
+        baseline: an image's pixels each, (3, classes), as :func:`marginals` gives them.
         network: the same of the network, for the same images in the same order.
         resamples: how many sets of as many images are drawn.
         confidence: share of the resamples inside the interval.
@@ -194,8 +194,8 @@ def paired_bootstrap(
 
 
 def _weighted_miou(counts: Sequence[Int64Array], weights: Float64Array) -> Float64Array:
-    """Return the mIoU (resamples,) of images (C, C) each that count ``weights`` times."""
-    pixels = np.tensordot(_marginals(np.stack(counts)), weights, axes=(1, 1))  # (3, C, resamples)
+    """Return the mIoU (resamples,) of images (3, C) each that count ``weights`` times."""
+    pixels = np.tensordot(np.stack(counts, axis=1), weights, axes=(1, 1))  # (3, C, resamples)
     return _mean_over_classes(_iou(pixels.swapaxes(1, 2)))
 
 
@@ -208,15 +208,17 @@ def _estimate(figures: Float64Array, images: int, confidence: float) -> Estimate
     return Estimate(value=float(figures[0]), low=low, high=high)
 
 
-def _marginals(counts: Int64Array) -> Float64Array:
-    """Return correct, true and predicted pixels of each class, (3, …, C), of counts (…, C, C)."""
-    correct = counts.diagonal(axis1=-2, axis2=-1)
-    return np.stack([correct, counts.sum(axis=-1), counts.sum(axis=-2)]).astype(np.float64)
+def marginals(counts: Int64Array) -> Int64Array:
+    """Return correct, true and predicted pixels of each class, (3, C), of counts (C, C).
+
+    An image's IoU needs no more of its counts, which with many classes are too many to be kept.
+    """
+    return np.stack([counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)])
 
 
-def _iou(marginals: Float64Array) -> Float64Array:
+def _iou(pixels: Int64Array | Float64Array) -> Float64Array:
     """Return IoU (…, C) of pixel counts (3, …, C); NaN where the ground truth has not the class."""
-    correct, true, predicted = marginals
+    correct, true, predicted = pixels
     iou = np.full(correct.shape, np.nan)
     np.divide(correct, true + predicted - correct, out=iou, where=true > 0)
     return iou

@@ -16,10 +16,11 @@ import models
 from calibration import CalibrationError, Fit, RangeConfig, read_calibration
 from calibration.preprocess import MEAN, STD
 from calibration.scenes import write_scenes
-from calibration.voc import CLASSES, lacks_voc
+from calibration.voc import lacks_voc
 from deploy import evaluation
 from deploy.artifacts import DEFAULT_OUT, Target, exported_variants, resolve_target
 from deploy.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
+from deploy.classes import find_named_data_set, name_classes
 from deploy.errors import DeployError
 from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
@@ -55,6 +56,7 @@ class ExportedGraph:
     variant: str
     path: Path
     weights: str  # "random", or where the parameters come from
+    classes: tuple[str, ...]  # by label
     difference: Difference | None  # to torch; of a graph that is reused, when it was made
     simplified: SimplifiedGraph | None  # likewise
     reused: bool = False  # it was there already, made from the same
@@ -76,15 +78,18 @@ def export(
     out: Path = DEFAULT_OUT,
     input_size: Size = DEFAULT_SIZE,
     fit: Fit = Fit.CROP,
+    voc_root: Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> ExportedGraph:
     """Export a variant to ``<out>/<variant>/fp32.onnx``, simplified and proved equal to torch.
 
-    A graph that is there already, made from the same, is kept unless ``force`` is set.
+    A graph that is there already, made from the same, is kept unless ``force`` is set. With
+    ``voc_root`` the graph's classes get that data set's names, and must be as many.
 
     Raises:
         ModelError: the variant is unknown or its parameters cannot be loaded.
+        DataError: there is no data set at ``voc_root``.
         ExportError: the graph does not compute what torch computes.
         DeployError: the file cannot be written.
     """
@@ -96,8 +101,11 @@ def export(
     target = resolve_target(variant, out)
     with hold(target.folder, progress):
         with progress.step(f"export {variant}") as step:
-            module, source = models.build_with_weights(variant, weights)
-            metadata = _describe_export(variant, module, source, fit)
+            data = find_named_data_set(voc_root)
+            count = None if data is None else len(data.classes)
+            module, source = models.build_with_weights(variant, weights, count)
+            classes = name_classes(module, source, data)
+            metadata = _describe_export(variant, module, source, classes, fit)
             key = stage_key("export", size=input_size, **metadata)
             reused = not force and read_sealed_graph(target.fp32, key) is not None
             if reused:
@@ -116,6 +124,7 @@ def export(
         variant=variant,
         path=target.fp32,
         weights=str(source),
+        classes=classes,
         difference=difference,
         simplified=simplified,
         reused=reused,
@@ -123,14 +132,18 @@ def export(
 
 
 def _describe_export(
-    variant: str, module: nn.Module, source: models.WeightsSource, fit: Fit
+    variant: str,
+    module: nn.Module,
+    source: models.WeightsSource,
+    classes: Sequence[str],
+    fit: Fit,
 ) -> dict[str, str]:
     """Return the metadata of an exported graph (docs/formats.md)."""
     return {
         "variant": variant,
         "weights": str(source),
         "weights_sha256": models.state_dict_hash(module),
-        "classes": ",".join(CLASSES),
+        "classes": ",".join(classes),
         "mean": json.dumps(MEAN),
         "std": json.dumps(STD),
         "fit": fit.value,
@@ -237,17 +250,29 @@ def quantize(
     written: list[QuantizedGraph | VaccRecipe] = []
     for model in (resolve_target(name, out) for name in names):
         with hold(model.folder, progress):
-            _export_if_missing(model, weights, out, fit, progress)
+            _export_if_missing(model, weights, out, fit, voc_root, progress)
             written += quantize_target(model, job, progress)
     return written
 
 
 def _export_if_missing(
-    target: Target, weights: Path | None, out: Path, fit: Fit | None, progress: Progress
+    target: Target,
+    weights: Path | None,
+    out: Path,
+    fit: Fit | None,
+    voc_root: Path | None,
+    progress: Progress,
 ) -> None:
     """Export a variant that has no float graph yet."""
     if target.is_variant and not target.fp32.is_file():
-        export(target.name, weights=weights, out=out, fit=fit or Fit.CROP, progress=progress)
+        export(
+            target.name,
+            weights=weights,
+            out=out,
+            fit=fit or Fit.CROP,
+            voc_root=voc_root,
+            progress=progress,
+        )
 
 
 def calibrate(
@@ -285,7 +310,7 @@ def calibrate(
     source = CalibrationSource.find(voc_root, split, images, part)
     found = resolve_target(target, out)
     with hold(found.folder, progress):
-        _export_if_missing(found, weights, out, fit, progress)
+        _export_if_missing(found, weights, out, fit, voc_root, progress)
         prepared = prepare(found, source, fit, progress, force=force)
     return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
 
@@ -430,7 +455,10 @@ def export_all(
     if voc_root is None and lacks_voc():
         with progress.step("draw scenes"):
             voc_root = write_scenes(SCENES, train=SCENES_COUNT, val=SCENES_COUNT, seed=SCENES_SEED)
-    evaluation.EvaluationSet.find(voc_root, "val", limit)  # no data, no use in starting
+    data = evaluation.EvaluationSet.find(voc_root, "val", limit).data  # none, no use in starting
+    for name in names:
+        if data.own and models.find_weights(name).trained:
+            models.build_with_weights(name, num_classes=len(data.classes))  # nor for other classes
     for name in names:
         with hold(resolve_target(name, out).folder, progress):
             export(
@@ -438,6 +466,7 @@ def export_all(
                 out=out,
                 input_size=input_size,
                 fit=protocol.fit,
+                voc_root=voc_root,
                 force=force,
                 progress=progress,
             )

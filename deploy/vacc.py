@@ -49,7 +49,7 @@ dataset:
   type: tvm
   path: {images}
   sampler:
-    suffix: jpg
+    suffix: {suffix}
     get_data_num: {count}
   process_ops:
     - type: DecodeImage
@@ -86,14 +86,17 @@ def write_vacc(target: Target, source: CalibrationSource, config: RangeConfig | 
     """
     graph = Graph(read_graph(target.fp32))
     mode = _mode(config)
+    suffix = _suffix(source)
     content: dict[str, bytes | str] = {
         GRAPH: target.fp32.read_bytes(),
-        "compile.yaml": _configuration(target.name, graph, len(source.samples), mode),
+        "compile.yaml": _configuration(target.name, graph, source, mode, suffix),
         "preprocess.json": _preprocessing(*graph.input_size),
-        "images.sha256": "".join(f"{i.sha256}  {IMAGES}/{i.name}.jpg\n" for i in source.images),
+        "images.sha256": "".join(
+            f"{i.sha256}  {IMAGES}/{i.name}.{suffix}\n" for i in source.images
+        ),
     }
     for sample in source.samples:
-        content[f"{IMAGES}/{sample.name}.jpg"] = sample.image.read_bytes()
+        content[f"{IMAGES}/{sample.name}.{suffix}"] = sample.image.read_bytes()
     path = target.folder / VACC
     size_bytes = write_folder_whole(path, content)
     return VaccRecipe(
@@ -115,7 +118,19 @@ def _mode(config: RangeConfig | None) -> str:
     return MODES[config.method]
 
 
-def _configuration(name: str, graph: Graph, count: int, mode: str) -> str:
+def _suffix(source: CalibrationSource) -> str:
+    """Return the one suffix of the images, which is all that vamc looks for."""
+    suffixes = sorted({sample.image.suffix.removeprefix(".") for sample in source.samples})
+    if len(suffixes) > 1:
+        raise DeployError(
+            f"vacc takes images of one kind, but these are {' and '.join(suffixes)}: convert some"
+        )
+    return suffixes[0]
+
+
+def _configuration(
+    name: str, graph: Graph, source: CalibrationSource, mode: str, suffix: str
+) -> str:
     """Return compile.yaml; JSON strings and lists are YAML too."""
     height, width = graph.input_size
     return CONFIGURATION.format(
@@ -126,7 +141,8 @@ def _configuration(name: str, graph: Graph, count: int, mode: str) -> str:
         width=width,
         mode=mode,
         images=IMAGES,
-        count=count,
+        suffix=suffix,
+        count=len(source.samples),
         mean=json.dumps(list(MEAN)),
         std=json.dumps(list(STD)),
     )

@@ -3,8 +3,10 @@
 from models.checkpoint import (
     WeightsSource,
     build_with_weights,
+    count_classes,
     find_weights,
     load_checkpoint,
+    read_class_names,
     state_dict_hash,
 )
 from models.cost import count_macs, count_parameters
@@ -19,9 +21,11 @@ __all__ = [
     "WeightsSource",
     "build",
     "build_with_weights",
+    "count_classes",
     "count_macs",
     "count_parameters",
     "find_weights",
     "load_checkpoint",
+    "read_class_names",
     "state_dict_hash",
 ]

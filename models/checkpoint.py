@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.errors import ModelError
-from models.variants import build, find_variant
+from models.variants import VOC_CLASSES, build, find_variant
 
 SHIPPED = Path(__file__).parent / "weights"
+CLASSIFIERS = ("clf_conv", "segm")  # the last convolution, as the checkpoints call it
 WRAPPERS = ("state_dict", "model")  # keys under which training scripts store the parameters
 
 
@@ -66,20 +67,57 @@ def find_weights(variant_id: str, weights: Path | None = None) -> WeightsSource:
 
 
 def build_with_weights(
-    variant_id: str, weights: Path | None = None, num_classes: int = 21
+    variant_id: str, weights: Path | None = None, num_classes: int | None = None
 ) -> tuple[nn.Module, WeightsSource]:
     """Build a network and fill it from where :func:`find_weights` points to.
 
+    Args:
+        variant_id: the network.
+        weights: a checkpoint of the user's.
+        num_classes: what the parameters must be for; by default the checkpoint's own number, or 21
+            for random ones.
+
     Raises:
-        ModelError: as :func:`find_weights` and :func:`load_checkpoint`.
+        ModelError: as :func:`find_weights` and :func:`load_checkpoint`, or the checkpoint is for
+            another number of classes.
     """
     source = find_weights(variant_id, weights)
-    module = build(variant_id, num_classes)
     if source.path is None:
+        module = build(variant_id, num_classes or VOC_CLASSES)
         fill_random(module)
-    else:
-        load_checkpoint(module, source.path)
+        return module, source
+    state = read_state_dict(source.path)
+    found = count_classes(state)
+    if num_classes and found and found != num_classes:
+        raise ModelError(
+            f"{source.path} has {found} classes, but the data has {num_classes}: pass --weights "
+            "with a checkpoint for these, such as 'deploy train' writes"
+        )
+    module = build(variant_id, found or num_classes or VOC_CLASSES)
+    fill(module, state, source.path)
     return module, source
+
+
+def count_classes(state: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes that parameters are for; None if no classifier is among them."""
+    found = [state[key] for key in (f"{name}.weight" for name in CLASSIFIERS) if key in state]
+    return len(found[0]) if found and found[0].dim() else None
+
+
+def read_class_names(path: Path) -> tuple[str, ...] | None:
+    """Return the classes by label that a safetensors file names, as ``deploy train`` writes them.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("classes")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{path} is no readable safetensors file: {_one_line(error)}") from None
+    return tuple(text.split(",")) if text else None
 
 
 def load_checkpoint(module: nn.Module, path: Path | str) -> None:
@@ -93,8 +131,11 @@ def load_checkpoint(module: nn.Module, path: Path | str) -> None:
             missing, unexpected, wrongly shaped or non-finite entries; the message names the first
             few and the counts.
     """
-    path = Path(path)
-    state = read_state_dict(path)
+    fill(module, read_state_dict(Path(path)), Path(path))
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Fill ``module`` in place, strictly, with parameters that were read from ``path``."""
     problems = find_problems(module.state_dict(), state)
     if problems:
         raise ModelError(f"{path} does not fit {type(module).__name__}: {'; '.join(problems)}")

@@ -8,7 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import fill_random, find_problems, load_checkpoint, read_state_dict
+from models.checkpoint import (
+    CLASSIFIERS,
+    count_classes,
+    fill,
+    fill_random,
+    find_problems,
+    read_state_dict,
+)
 from models.errors import ModelError
 from models.mobilenetv2 import STAGES, MobileNetV2
 from models.refinenet import MobileRefineNet, RefineNet
@@ -20,7 +27,8 @@ def initialize(module: nn.Module, path: Path | None, seed: int = 0) -> str:
 
     Args:
         module: A network of ``models.build``.
-        path: A whole checkpoint of that network; the parameters of its encoder alone; or
+        path: A whole checkpoint of that network, of which the classifier is left out where it is
+            for another number of classes; the parameters of its encoder alone; or
             torchvision's ImageNet backbone as published (resnet50, resnet101, resnet152 or
             mobilenet_v2, with their classifiers, which are left out). Everything else, and with
             None everything, gets seeded random values.
@@ -38,8 +46,7 @@ def initialize(module: nn.Module, path: Path | None, seed: int = 0) -> str:
     state = read_state_dict(path)
     encoder = encoder_parameters(module)
     if not decoder_keys(module).isdisjoint(state):
-        load_checkpoint(module, path)
-        return f"all parameters of {path}"
+        return _load_whole(module, state, path)
     published = "features.0.0.weight" in state or "fc.weight" in state
     if "features.0.0.weight" in state and isinstance(module, MobileNetV2):
         state = from_torchvision_mobilenetv2(state)
@@ -53,6 +60,18 @@ def initialize(module: nn.Module, path: Path | None, seed: int = 0) -> str:
         )
     module.load_state_dict(state, strict=False)  # strict above: all encoder keys, and no others
     return f"torchvision's ImageNet backbone {path}" if published else f"the encoder of {path}"
+
+
+def _load_whole(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> str:
+    """Load a whole checkpoint, without its classifier where that is for other classes."""
+    own = module.state_dict()
+    found, wanted = count_classes(state), count_classes(own)
+    if found in (None, wanted):
+        fill(module, state, path)
+        return f"all parameters of {path}"
+    classifier = {name: value for name, value in own.items() if name.startswith(CLASSIFIERS)}
+    fill(module, {**state, **classifier}, path)
+    return f"{path} but for its classifier of {found} classes: that of {wanted} starts anew"
 
 
 def encoder_parameters(module: nn.Module) -> dict[str, Tensor]:

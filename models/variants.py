@@ -64,6 +64,8 @@ VARIANTS: dict[str, Variant] = {
     ),
 }
 
+VOC_CLASSES = 21  # of the networks as published, the background being one
+MAX_CLASSES = 255  # masks have 8 bits, and one label is for what is ignored
 DEFAULT_VARIANT = "rf-lw-mbv2"  # the one whose trained parameters come with the repository
 
 
@@ -74,14 +76,16 @@ def find_variant(variant_id: str) -> Variant:
     return VARIANTS[variant_id]
 
 
-def build(variant_id: str, num_classes: int = 21) -> nn.Module:
+def build(variant_id: str, num_classes: int = VOC_CLASSES) -> nn.Module:
     """Build a network in evaluation mode, with torch's default initial parameters.
 
     It maps (N, 3, H, W) float32 of any H and W to logits (N, num_classes, ceil(H/4), ceil(W/4)).
 
     Raises:
-        ModelError: the variant is unknown or ``num_classes`` is below 1.
+        ModelError: the variant is unknown or ``num_classes`` is below 1 or above 255.
     """
     if num_classes < 1:
         raise ModelError(f"num_classes is {num_classes}: it must be at least 1")
+    if num_classes > MAX_CLASSES:
+        raise ModelError(f"num_classes is {num_classes}: masks of 8 bits hold {MAX_CLASSES}")
     return find_variant(variant_id).factory(num_classes).eval()

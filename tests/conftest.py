@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from roads import write_roads
 
 from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, find_voc_root
 from deploy import cli
@@ -56,6 +57,19 @@ def save_mask(path: Path, mask: NDArray[np.uint8]) -> None:
     picture = Image.fromarray(mask, mode="L")
     picture.putpalette(PALETTE.tobytes())
     picture.save(path)
+
+
+@pytest.fixture
+def roads(tmp_path: Path) -> Path:
+    """Return a data set of four classes with a file of its own (tests/roads.py)."""
+    return write_roads(tmp_path / "roads")
+
+
+@pytest.fixture
+def reordered(tmp_path: Path) -> Path:
+    """Return a data set with the same four names, two of them the other way round."""
+    head = 'name = "other roads"\nclasses = ["ground", "car", "road", "sky"]\n'
+    return write_roads(tmp_path / "reordered", head)
 
 
 @pytest.fixture

@@ -10,10 +10,18 @@ import models
 from calibration import DataError
 from calibration.preprocess import MEAN, STD, Fit, fit_image, fit_mask
 from calibration.scenes import write_scenes
-from calibration.voc import PALETTE, Sample, find_voc_root, read_sample, read_split
+from calibration.voc import (
+    PALETTE,
+    Sample,
+    describe_data_set,
+    find_voc_root,
+    read_sample,
+    read_split,
+)
 from deploy.contact_sheet import GAP, LINE, contact_sheet, draw_sheet
 
 CELL, SIDE = 40, 32
+VOC = describe_data_set(Path())  # a folder without a file of its own
 
 
 class Brightness:
@@ -46,7 +54,7 @@ def nearest(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def test_sheet_holds_image_truth_and_prediction_of_each_scene(scenes: list[Sample]) -> None:
-    sheet = draw_sheet(Brightness(), scenes, side=SIDE, cell=CELL)
+    sheet = draw_sheet(Brightness(), scenes, VOC, side=SIDE, cell=CELL)
     assert sheet.width == 6 * (CELL + GAP) + GAP  # two scenes in a row
     assert sheet.height >= 2 * (CELL + GAP) + GAP + LINE
     for number, sample in enumerate(scenes):
@@ -62,7 +70,7 @@ def test_sheet_holds_image_truth_and_prediction_of_each_scene(scenes: list[Sampl
 
 
 def test_sheet_of_one_scene_names_its_classes_below(scenes: list[Sample]) -> None:
-    sheet = draw_sheet(Brightness(), scenes[:1], side=SIDE, cell=CELL)
+    sheet = draw_sheet(Brightness(), scenes[:1], VOC, side=SIDE, cell=CELL)
     assert sheet.width == 3 * (CELL + GAP) + GAP
     legend = np.asarray(sheet)[CELL + 2 * GAP :].reshape(-1, 3)
     colors = {tuple(color) for color in legend.tolist()}

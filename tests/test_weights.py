@@ -65,6 +65,16 @@ def test_integers_stay_as_they_are(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROUNDERS)
+def test_a_covariance_with_too_few_digits_is_no_obstacle(name: str) -> None:
+    ones = np.ones((1, 9, 9))
+    lost = 0.05 * np.eye(9)  # its eigenvalues: one of 8.95, eight of -0.05
+    weight = np.random.default_rng(3).uniform(-100, 100, (1, 5, 9))
+    q = ROUNDERS[name](weight, ones - lost, 127)
+    nearest = np.rint(weight)
+    assert rounding.error(weight, q, ones) < 0.5 * rounding.error(weight, nearest, ones)
+
+
+@pytest.mark.parametrize("name", ROUNDERS)
 def test_inputs_that_are_always_zero_are_no_obstacle(name: str) -> None:
     second = correlated(2)
     second[0] = 0

@@ -208,6 +208,7 @@ def _measure_accuracy(
         protocol=Protocol(read_fit(fp32).value),
         size=Graph(read_graph(fp32)).input_size,
         baseline=FLOAT,
+        class_names=list(data.data.classes),
     )
     keys = ["agreement", "sqnr_db"]
     if metadata.get("weights") != "random":  # those have no accuracy

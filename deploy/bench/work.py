@@ -5,7 +5,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-from calibration import Fit, observe, preprocess
+from calibration import Fit, describe_data_set, find_voc_root, observe, preprocess
 from calibration.preprocess import Float32Array
 from calibration.voc import Sample, read_image
 from deploy.graph import Graph, read_graph, read_metadata
@@ -85,10 +85,18 @@ def _calibrate(path: Path) -> Work:
 def _validate(path: Path) -> Work:
     runner, size = OnnxRunner(path), Graph(read_graph(path)).input_size
     protocol = Protocol(read_fit(path).value)
+    names = list(describe_data_set(find_voc_root()).classes)
 
     def work(samples: list[Sample]) -> float:
         start = time.perf_counter()
-        evaluate({"graph": runner}, samples, protocol=protocol, size=size, baseline=None)
+        evaluate(
+            {"graph": runner},
+            samples,
+            protocol=protocol,
+            size=size,
+            baseline=None,
+            class_names=names,
+        )
         return time.perf_counter() - start
 
     return work

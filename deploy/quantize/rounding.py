@@ -52,7 +52,7 @@ def round_second_order(weight: Float64, second: Float64, limit: int) -> Float64:
     h = np.take_along_axis(second, order[:, None, :], axis=2)
     h = np.take_along_axis(h, order[:, :, None], axis=1)
     # the rows of U, with H⁻¹ = Uᵀ U, say how the inputs that follow make up for an error
-    upper = np.linalg.cholesky(np.linalg.inv(_damped(h))).transpose(0, 2, 1)
+    upper = _factor_inverse(h).transpose(0, 2, 1)
     q = np.empty_like(left)
     for start in range(0, size, BLOCK):
         stop = min(start + BLOCK, size)
@@ -103,6 +103,18 @@ def round_learned(weight: Float64, second: Float64, limit: int) -> Float64:
         optimizer.step()
     q: Float64 = (floor + (gate.detach() >= 0)).clamp(-limit, limit).double().numpy()
     return q
+
+
+def _factor_inverse(h: Float64) -> Float64:
+    """Return the lower triangular L with L Lᵀ = H⁻¹, after damping, (G, K, K)."""
+    try:
+        return np.linalg.cholesky(np.linalg.inv(_damped(h)))
+    except np.linalg.LinAlgError:
+        # inputs of large mean and next to no variance: what E[x xᵀ] - E[x] E[x]ᵀ loses in digits
+        # can leave negative eigenvalues beyond the damping
+        values, vectors = np.linalg.eigh(h)
+        possible = (vectors * values.clip(0)[:, None, :]) @ vectors.transpose(0, 2, 1)
+        return np.linalg.cholesky(np.linalg.inv(_damped(possible)))
 
 
 def _damped(second: Float64) -> Float64:

@@ -5,7 +5,8 @@ from typing import Any
 
 from deploy.artifacts import SCHEMA
 from deploy.errors import ReportError
-from models import VARIANTS
+from deploy.figures import has_published
+from models import VARIANTS, Variant
 
 Report = dict[str, Any]
 PER_VARIANT = ("weights", "parameters", "macs", "calibration", "gate", "runtime", "results")
@@ -39,13 +40,19 @@ def build_report(results: Sequence[dict[str, Any]]) -> Report:
         "variants": {
             result["name"]: {
                 "full_name": VARIANTS[result["name"]].full_name,
-                "published": {
-                    "miou": VARIANTS[result["name"]].published_miou / 100,
-                    "vacc_fp16_miou": VARIANTS[result["name"]].vacc_fp16_miou / 100,
-                    "vacc_int8_miou": VARIANTS[result["name"]].vacc_int8_miou / 100,
-                },
+                "published": _published(VARIANTS[result["name"]], first["dataset"]),
                 **{key: result.get(key) for key in PER_VARIANT},
             }
             for result in results
         },
     }
+
+
+def _published(variant: Variant, dataset: dict[str, Any]) -> dict[str, float | None]:
+    """Return others' figures, shares; they are of VOC, and None for other data."""
+    figures = {
+        "miou": variant.published_miou,
+        "vacc_fp16_miou": variant.vacc_fp16_miou,
+        "vacc_int8_miou": variant.vacc_int8_miou,
+    }
+    return {k: value / 100 if has_published(dataset) else None for k, value in figures.items()}

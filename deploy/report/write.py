@@ -7,7 +7,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deploy.artifacts import PRECISIONS
-from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
+from deploy.figures import (
+    SCENES_NOTE,
+    asked,
+    data_set,
+    has_published,
+    interval,
+    is_drawn,
+    number,
+    percent,
+)
 from deploy.files import write_whole
 from deploy.metrics import CONFIDENCE, RESAMPLES
 from deploy.report.build import Report
@@ -49,6 +58,7 @@ def _render(template: str, content: Report) -> str:
         rows=rows,
         columns=COLUMNS,
         images=data_set(content["dataset"]),
+        published=has_published(content["dataset"]),
         note=SCENES_NOTE if drawn else None,
         confidence=CONFIDENCE,
         resamples=RESAMPLES,

@@ -58,6 +58,7 @@ class TrainConfig:
             "weights of the data must be positive": any(root.weight <= 0 for root in self.data),
             f"steps is {self.steps}: at least 1": self.steps < 1,
             f"batch_size is {self.batch_size}: at least 1": self.batch_size < 1,
+            f"input size is {self.augmentation.size}: at least 32": self.augmentation.size < 32,
             f"crop is {self.augmentation.crop}: at least 32": self.augmentation.crop < 32,
             f"frozen_stages is {self.frozen_stages}: it must not be negative": self.frozen_stages
             < 0,

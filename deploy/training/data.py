@@ -12,15 +12,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from calibration.dataset import DataSet
 from calibration.preprocess import MEAN, normalize
-from calibration.voc import IGNORE_LABEL, Sample, UInt8Array, find_voc_root, read_sample, read_split
+from calibration.voc import (
+    IGNORE_LABEL,
+    Sample,
+    UInt8Array,
+    describe_data_set,
+    find_voc_root,
+    read_sample,
+    read_split,
+)
 
 PREFETCHED = 3  # batches made ahead of the network
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataRoot:
-    """A data set in VOC2012's layout and how much of it training sees.
+    """A data set's folder and how much of it training sees.
 
     ``weight`` is relative to those of the other roots: each sample of a batch comes from a root
     with a probability in proportion to its weight, however many images the root has.
@@ -30,6 +39,10 @@ class DataRoot:
     split: str = "train"
     weight: float = 1.0
     retain: bool = False  # training may ask that the answers on it stay those of the start
+
+    def describe(self) -> DataSet:
+        """Return what the data set consists of; raises ``calibration.errors.DataError``."""
+        return describe_data_set(find_voc_root(self.root))
 
     def samples(self) -> list[Sample]:
         """Return the split's samples; raises ``calibration.errors.DataError``."""

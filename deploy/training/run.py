@@ -14,11 +14,13 @@ from torch.nn import functional as F
 
 from calibration.preprocess import Fit, fit_image, fit_mask, logits_to_labels, normalize
 from calibration.voc import CLASSES, IGNORE_LABEL, Sample, read_sample
+from deploy.classes import check_same_classes
 from deploy.metrics import ConfusionMatrix
 from deploy.progress import LOGGER
 from deploy.training.config import Status, TrainConfig, TrainError
 from deploy.training.data import Batch
-from models import build
+from models import build, count_classes
+from models.checkpoint import read_state_dict
 from models.initialize import decoder_keys, initialize
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs; also readable as a checkpoint
@@ -32,7 +34,9 @@ class Run:
         self.config, self.step = config, 0
         self.device = torch.device(config.device)
         self.dtype = autocast_dtype(self.device, config.precision)
-        self.network = build(config.variant)
+        self.data = config.data[0].describe()
+        check_same_classes([root.describe() for root in (*config.data, *config.validation)])
+        self.network = build(config.variant, len(self.data.classes))
         self.source: str | None = "the run's own checkpoint"
         if not config.resume:
             self.source = initialize(self.network, config.init, config.seed)
@@ -47,9 +51,16 @@ class Run:
             self._load()
 
     def _start(self) -> nn.Module:
-        """Return the network as it was before training."""
-        network = build(self.config.variant)
-        initialize(network, self.config.init, self.config.seed)
+        """Return the network as it was before training; its answers must be of the same classes."""
+        classes = len(self.data.classes)
+        network = build(self.config.variant, classes)
+        init = self.config.init
+        found = count_classes(read_state_dict(init)) if init else None
+        if found not in (None, classes):
+            raise TrainError(
+                f"retain: {init} answers with {found} classes, but {self.data.name} has {classes}"
+            )
+        initialize(network, init, self.config.seed)
         network.eval().requires_grad_(False).to(self.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in stubs
         return network
@@ -112,7 +123,7 @@ class Run:
         """Return the mean IoU in % at the deployment size, squashed; NaN without labels."""
         size = (self.config.augmentation.size,) * 2
         self.network.eval()
-        confusion = ConfusionMatrix(len(CLASSES))
+        confusion = ConfusionMatrix(len(self.data.classes))
         for sample in samples:
             image, mask = read_sample(sample)
             tensor = torch.from_numpy(normalize(fit_image(image, Fit.SQUASH, size)))
@@ -131,6 +142,7 @@ class Run:
             "step": self.step,
             "variant": self.config.variant,
             "seed": self.config.seed,
+            "classes": list(self.data.classes),
         }
         with _atomic(self.config.directory / CHECKPOINT) as path:
             torch.save(state, path)
@@ -142,9 +154,11 @@ class Run:
             for key, value in self.network.state_dict().items()
             if not key.endswith("num_batches_tracked")  # plays no part in inference
         }
+        # the export takes the names from here, or checks that its data set's are these
+        metadata = {"classes": ",".join(self.data.classes)} if self.data.own else None
         target = self.config.directory / WEIGHTS
         with _atomic(target) as path:
-            save_file(tensors, path)
+            save_file(tensors, path, metadata)
         return target
 
     def _autocast(self) -> torch.autocast:
@@ -159,6 +173,7 @@ class Run:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             variant, seed = state["variant"], state["seed"]
+            classes = tuple(state.get("classes", CLASSES))
         except FileNotFoundError:
             raise TrainError(f"nothing to resume at {path}: start without resume") from None
         except Exception as error:  # torch.load raises anything
@@ -167,6 +182,11 @@ class Run:
             raise TrainError(
                 f"{path} is a run of {variant} with seed {seed}, not of {self.config.variant} with "
                 f"seed {self.config.seed}: pass its own values or another directory"
+            )
+        if classes != self.data.classes:
+            raise TrainError(
+                f"{path} is a run on other classes ({', '.join(classes[:3])}, …; {len(classes)}) "
+                f"than those of {self.data.name}: resume on its own data or in another directory"
             )
         self.network.load_state_dict(state["model"])
         peaks = [group["peak"] for group in self.optimizer.param_groups]
