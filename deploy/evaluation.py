@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import models
-from calibration import CLASSES, DataError, Fit, Sample, find_voc_root, read_split
+from calibration import CLASSES, DataError, Sample, find_voc_root, read_split
 from calibration.record import CalibrationImage, file_sha256, identify
 from calibration.voc import name_data_set, pick
 from deploy.artifacts import GRAPHS, SCHEMA, Target
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
-from deploy.graph import Graph, read_graph, read_metadata
+from deploy.graph import Graph, naming, read_graph, read_metadata
+from deploy.metadata import read_fit, read_texts
 from deploy.progress import Progress
 from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, open_graph
 from deploy.validate import Protocol, evaluate
@@ -78,12 +79,15 @@ def measure(
     paths = _graph_paths(target)
     graphs = {name: read_graph(path) for name, path in paths.items()}
     metadata = {name: read_metadata(model) for name, model in graphs.items()}
-    sizes = {name: Graph(model).input_size for name, model in graphs.items()}
+    sizes = {}
+    for name, model in graphs.items():
+        with naming(paths[name]):
+            sizes[name] = Graph(model).input_size
     if len(set(sizes.values())) > 1:
         raise GraphError(f"{target.folder} holds graphs of different input sizes: export again")
     size = next(iter(sizes.values()))
     first = next(iter(metadata.values()))
-    protocol = protocol or Protocol(first.get("fit", Fit.CROP.value))
+    protocol = protocol or Protocol(read_fit(first, next(iter(paths.values()))).value)
     for name in graphs:
         _refuse_overlap(paths[name], metadata[name], data)
     del graphs  # onnxruntime reads the files itself
@@ -178,7 +182,7 @@ def _graph_paths(target: Target) -> dict[str, Path]:
 
 def _refuse_overlap(path: Path, metadata: dict[str, str], data: EvaluationSet) -> None:
     """Refuse to evaluate a graph on an image that calibrated it, whatever its name."""
-    calibrated = set(json.loads(metadata.get("calibration_images", "[]")))
+    calibrated = set(read_texts(metadata, "calibration_images", path))
     shared = [image.name for image in data.images if image.sha256 in calibrated]
     if shared:
         raise DataError(
@@ -211,7 +215,7 @@ def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any]
     for entries in metadata.values():
         if "calibration_images" in entries:
             return {
-                "method": entries["calibration_method"],
+                "method": entries.get("calibration_method"),
                 "images": len(json.loads(entries["calibration_images"])),
                 "recipe": entries.get("recipe"),
             }
