@@ -49,6 +49,7 @@ SCENES_ROOT = Path("data/scenes/VOCdevkit/VOC2012")  # drawn by `deploy export-a
 # What is opened at all. Pillow knows more formats, and runs another program for some (EPS).
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MASK_FORMATS = ("PNG",)  # others lose labels
+MAX_NAME = 200  # characters
 MAX_PIXELS = 1024**3 // 4 // 3  # a quarter of a GiB as RGB; Pillow's own limit
 MAX_ASPECT = 100  # of the sides: what is longer grows beyond all memory where it is to cover a crop
 _DECODING_ERRORS = (
@@ -155,8 +156,11 @@ def read_names(path: Path) -> list[str]:
     for name in names:
         if "/" in name or "\\" in name or name.startswith("."):
             raise DataError(f"{path} lists {name!r}: names of images only, without a path")
-        if not name.isprintable():
-            raise DataError(f"{path} lists {name!r}: names hold characters that can be printed")
+        if not name.isprintable() or len(name) > MAX_NAME:
+            raise DataError(
+                f"{path} lists {name[:40]!r}: names have at most {MAX_NAME} characters, all of "
+                "which can be printed"
+            )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path} lists {twice!r} more than once: remove the repetition")
