@@ -235,13 +235,13 @@ def _nan_witnesses(graph: onnx.GraphProto) -> set[str]:
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Return the options of every session: errors logged only, idle threads at rest.
+    """Return the options of every session: no log (errors are raised), idle threads at rest.
 
     Threads that spin while they wait take the processors from torch and from other sessions.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 

@@ -92,6 +92,11 @@ def measure(
         _refuse_overlap(paths[name], metadata[name], data)
     del graphs  # onnxruntime reads the files itself
     variant = target.name if target.is_variant else baseline or first.get("variant")
+    if variant is not None and variant not in models.VARIANTS and not baseline:
+        raise GraphError(
+            f"{next(iter(paths.values()))} is of variant {variant!r} by its metadata, which is "
+            "unknown: pass --baseline with one of 'deploy models'"
+        )
     runners: dict[str, Runner] = {}
     random = {name for name, entries in metadata.items() if entries.get("weights") == "random"}
     result: dict[str, Any] = {
@@ -115,13 +120,14 @@ def measure(
             "macs": models.count_macs(module, *size),
         }
     runners |= {name: open_graph(path, runtime) for name, path in paths.items()}
-    scores = evaluate(
-        runners,
-        progress.track(data.samples, f"validate {target.name}"),
-        protocol=protocol,
-        size=size,
-        baseline=BASELINE if BASELINE in runners else None,
-    )
+    with naming(target.given or target.folder):
+        scores = evaluate(
+            runners,
+            progress.track(data.samples, f"validate {target.name}"),
+            protocol=protocol,
+            size=size,
+            baseline=BASELINE if BASELINE in runners else None,
+        )
     result["calibration"] = _describe_calibration(metadata)
     result["gate"] = _read_gate(target)
     result["results"] = {

@@ -34,6 +34,11 @@ def read_graph(path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
         for tensor in _tensors(model):
             _check_tensor(path, tensor)
+        if opset(model) > onnx.defs.onnx_opset_version():
+            raise GraphError(
+                f"{path} is of opset {opset(model)}, but this onnx knows "
+                f"{onnx.defs.onnx_opset_version()}: export it with an older one"
+            )
         onnx.checker.check_model(model)
     except GraphError:
         raise

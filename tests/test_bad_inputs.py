@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_graphs import FLIPPED, NOT_TO_QUANTIZE, NOT_TO_VALIDATE, UNFIT, UNREADABLE
 from bad_inputs import (
     BAD_CHECKPOINTS,
     BAD_IMAGES,
@@ -175,3 +176,73 @@ def test_bad_checkpoint_is_refused_and_nothing_in_it_runs(
     BAD_CHECKPOINTS[name](state, tmp_path / name)
     arguments = ("export", VARIANT, "--input-size", "32", "--weights", name, "--out", "out")
     refuse(*arguments, naming=name)
+
+
+QUANTIZE = ("quantize", "bad.onnx", "--images", "2", "--voc-root", "VOCdevkit", "--out", "out")
+GRAPH_COMMANDS = {
+    "quantize": QUANTIZE,
+    "calibrate": ("calibrate", *QUANTIZE[1:]),
+    "validate": ("validate", "bad.onnx", *VALIDATE[2:]),
+    "simplify": ("simplify", "bad.onnx"),
+    "lint": ("lint", "bad.onnx"),
+}
+
+
+@pytest.mark.parametrize("command", GRAPH_COMMANDS)
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_unreadable_graph_is_refused(
+    name: str, command: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    (tmp_path / "bad.onnx").write_bytes(UNREADABLE[name]())
+    refuse(*GRAPH_COMMANDS[command], naming="bad.onnx")
+
+
+@pytest.mark.parametrize("command", ["quantize", "validate"])
+@pytest.mark.parametrize("name", UNFIT)
+def test_graph_that_is_no_network_is_refused(
+    name: str, command: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    (tmp_path / "bad.onnx").write_bytes(UNFIT[name]())
+    refuse(*GRAPH_COMMANDS[command], naming="bad.onnx")
+
+
+@pytest.mark.parametrize("name", NOT_TO_QUANTIZE)
+def test_graph_that_cannot_be_quantized_is_refused(
+    name: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    (tmp_path / "bad.onnx").write_bytes(NOT_TO_QUANTIZE[name]())
+    refuse(*QUANTIZE, naming="bad.onnx")
+
+
+@pytest.mark.parametrize("name", NOT_TO_VALIDATE)
+def test_graph_that_cannot_be_scored_is_refused(
+    name: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    (tmp_path / "bad.onnx").write_bytes(NOT_TO_VALIDATE[name]())
+    refuse(*GRAPH_COMMANDS["validate"], naming="bad.onnx")
+
+
+@pytest.mark.parametrize("name", FLIPPED)
+def test_flipped_bit_is_refused_or_changes_numbers_only(
+    name: str, tmp_path: Path, run: Command
+) -> None:
+    # ONNX has no checksums: a weight that is another number cannot be told from a trained one
+    (tmp_path / "bad.onnx").write_bytes(FLIPPED[name]())
+    code, out, err = run(*GRAPH_COMMANDS["calibrate"])
+    lines = [line for line in err.splitlines() if not line.startswith("  ")]
+    assert (code, bool(out), len(lines)) in [(0, True, 0), (1, False, 1)], err
+    if code:
+        assert "bad.onnx" in lines[0]
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "dangling-link"])
+@pytest.mark.parametrize("command", GRAPH_COMMANDS)
+def test_graph_that_is_no_file_is_refused(
+    kind: str, command: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    path = tmp_path / "bad.onnx"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "dangling-link":
+        path.symlink_to("nowhere")
+    refuse(*GRAPH_COMMANDS[command], naming="bad.onnx")
