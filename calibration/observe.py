@@ -126,7 +126,10 @@ def _observe_stream(
         if image is None:
             return statistics
         try:
-            rows = session.run(outputs, {input_name: image})
+            try:
+                rows = session.run(outputs, {input_name: image})
+            except Exception as error:  # as above, of no public base class
+                raise _cannot("run", error) from None
             for (name, statistic), row in zip(statistics.items(), rows, strict=True):
                 try:
                     _update(statistic, taps[name], row[0], channels[name])
@@ -232,13 +235,13 @@ def _nan_witnesses(graph: onnx.GraphProto) -> set[str]:
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Return the options of every session: errors logged only, idle threads at rest.
+    """Return the options of every session: no log (errors are raised), idle threads at rest.
 
     Threads that spin while they wait take the processors from torch and from other sessions.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
@@ -246,5 +249,13 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
     options = session_options(threads)
     options.enable_mem_pattern = False  # one block for all of a pass: more than its parts take
-    content = model.SerializeToString()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    try:
+        content = model.SerializeToString()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise _cannot("load", error) from None
+
+
+def _cannot(verb: str, error: Exception) -> CalibrationError:
+    reason = " ".join(str(error).split())[:200]
+    return CalibrationError(f"onnxruntime cannot {verb} the graph: {reason}")

@@ -6,12 +6,17 @@ A folder with a ``dataset.toml`` (calibration/dataset.py) has classes and places
 """
 
 import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from calibration.dataset import FILE_NAME, SCENES_NAME, VOC_NAME, DataSet, voc_palette
 from calibration.dataset import IGNORE_LABEL as IGNORE_LABEL  # of masks as they are read here
@@ -43,6 +48,19 @@ CLASSES = (
 )
 DEFAULT_ROOT = Path("data/VOCdevkit/VOC2012")
 SCENES_ROOT = Path("data/scenes/VOCdevkit/VOC2012")  # drawn by `deploy export-all` for want of VOC
+
+# What is opened at all. Pillow knows more formats, and runs another program for some (EPS).
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+MASK_FORMATS = ("PNG",)  # others lose labels
+MAX_NAME = 200  # characters
+MAX_PIXELS = 1024**3 // 4 // 3  # a quarter of a GiB as RGB; Pillow's own limit
+MAX_ASPECT = 100  # of the sides: what is longer grows beyond all memory where it is to cover a crop
+_DECODING_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError),
+    *(struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
+# Pillow warns up to twice that limit; here images beyond it are refused.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 UInt8Array = NDArray[np.uint8]
 
@@ -115,8 +133,15 @@ def name_data_set(root: Path) -> str:
     return describe_data_set(root).name
 
 
-def read_split(root: Path, split: str) -> list[Sample]:
+def read_split(root: Path, split: str, *, missing_ok: bool = False) -> list[Sample]:
     """Return the samples of a split's list, ``<split>.txt``, in its order.
+
+    A line is a name, which may hold spaces; empty lines do not count.
+
+    Args:
+        root: the VOC2012 folder.
+        split: the list's name.
+        missing_ok: also return samples whose image or mask does not exist.
 
     Raises:
         DataError: there is no such list; it is empty, repeats a name or holds one that is a path;
@@ -127,16 +152,36 @@ def read_split(root: Path, split: str) -> list[Sample]:
     if not path.is_file():
         found = sorted(p.stem for p in path.parent.glob("*.txt"))
         raise DataError(f"no split {split!r} at {path}: choose one of {', '.join(found) or 'none'}")
+    names = read_names(path)
+    return [_find_sample(data, name, path, missing_ok) for name in names]
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the names in a list, one a line, in its order; a byte order mark is skipped.
+
+    Raises:
+        DataError: it cannot be read, is empty, repeats a name or holds one that is a path or has
+            characters that cannot be printed.
+    """
     try:
-        names = path.read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a list of names: {error}") from None
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path} lists no images: the split is empty")
+    for name in names:
+        if "/" in name or "\\" in name or name.startswith("."):
+            raise DataError(f"{path} lists {name!r}: names of images only, without a path")
+        if not name.isprintable() or len(name) > MAX_NAME:
+            raise DataError(
+                f"{path} lists {name[:40]!r}: names have at most {MAX_NAME} characters, all of "
+                "which can be printed"
+            )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path} lists {twice!r} more than once: remove the repetition")
-    return [_find_sample(data, name, path) for name in names]
+    return names
 
 
 def pick(samples: list[Sample], count: int) -> list[Sample]:
@@ -146,40 +191,80 @@ def pick(samples: list[Sample], count: int) -> list[Sample]:
     return [samples[i * len(samples) // count] for i in range(count)]
 
 
-def _find_sample(data: DataSet, name: str, list_path: Path) -> Sample:
-    if "/" in name or "\\" in name or name.startswith("."):
-        raise DataError(f"{list_path} lists {name!r}: names of images only, without a path")
+def _find_sample(data: DataSet, name: str, list_path: Path, missing_ok: bool) -> Sample:
     images = [data.images / f"{name}.{suffix}" for suffix in data.suffixes]
-    image, *others = [path for path in images if path.is_file()] or images[:1]
+    image, *others = [path for path in images if path.exists()] or images[:1]
     if others:
         raise DataError(f"{image} and {others[0]} have one name: keep the one that is meant")
-    mask = data.masks / f"{name}.png"
-    for path in (image, mask):
-        if not path.is_file():
-            raise DataError(f"{path} does not exist, but {list_path} lists {name!r}")
-    return Sample(
-        name=name, image=image, mask=mask, num_classes=len(data.classes), ignore=data.ignore
+    sample = Sample(
+        name=name,
+        image=image,
+        mask=data.masks / f"{name}.png",
+        num_classes=len(data.classes),
+        ignore=data.ignore,
     )
+    if not missing_ok:
+        check_files(sample, list_path)
+    return sample
+
+
+def check_files(sample: Sample, list_path: Path) -> None:
+    """Raise DataError unless a sample's image and mask are there."""
+    for path in (sample.image, sample.mask):
+        if not path.exists():
+            raise DataError(f"{path} does not exist, but {list_path} lists {sample.name!r}")
+        if not path.is_file():
+            raise DataError(f"{path} is no file, but {list_path} lists {sample.name!r}")
+
+
+@contextmanager
+def _opened(path: Path, kind: str, formats: Sequence[str]) -> Iterator[Image.Image]:
+    """Open a still image of bearable size; whatever its decoding raises becomes a DataError."""
+    try:
+        with Image.open(path, formats=formats) as image:
+            _check_header(path, image, kind)
+            image.verify()  # a PNG's checksums, which decoding does not look at
+        with Image.open(path, formats=formats) as image:
+            yield image
+    except UnidentifiedImageError:
+        known = ", ".join(formats)
+        raise DataError(f"{path} cannot be decoded as {kind}: it is no {known}") from None
+    except _DECODING_ERRORS as error:
+        if isinstance(error, DataError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be decoded as {kind}: {reason}") from None
+
+
+def _check_header(path: Path, image: Image.Image, kind: str) -> None:
+    """Refuse by its header what must not be decoded, or has more than one picture."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{path} is {width}x{height}: {kind} has at most {MAX_PIXELS:,} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise DataError(
+            f"{path} is {width}x{height}: one side is over {MAX_ASPECT} times the other"
+        )
+    # A camera's JPEG may hold smaller copies beside the picture (MPO).
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise DataError(f"{path} has several pictures: save the one that is meant")
 
 
 def read_image(path: Path) -> UInt8Array:
     """Return an image as RGB (H, W, 3), of whatever mode it was.
 
-    An EXIF orientation is not applied: VOC's masks follow the stored pixels.
+    An EXIF orientation is not applied: VOC's masks follow the stored pixels. Transparency is
+    dropped, of 16 bits a channel in colour the upper eight are kept.
 
     Raises:
-        DataError: the file cannot be decoded, or has more than 8 bits a channel.
+        DataError: the file cannot be decoded, is of a format or size that is not read, is an
+            animation, or is grey with more than 8 bits.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"{path} has mode {image.mode}: images have 8 bits a channel")
-            image.info.pop("transparency", None)  # of a palette: dropped with a warning otherwise
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be decoded as an image: {error}") from None
+    with _opened(path, "an image", IMAGE_FORMATS) as image:
+        if image.mode.startswith(("I", "F")):
+            raise DataError(f"{path} has mode {image.mode}: images have 8 bits a channel")
+        image.info.pop("transparency", None)  # of a palette: dropped with a warning otherwise
+        return np.asarray(image.convert("RGB"))
 
 
 def read_mask(
@@ -190,21 +275,19 @@ def read_mask(
     In the file these have the label ``ignore``.
 
     Raises:
-        DataError: the file cannot be decoded, is not a palette or grey image of 8 bits, or has
+        DataError: the file cannot be decoded, is not a palette or grey PNG of 8 bits, or has
             labels beyond the classes.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L"):
-                raise DataError(
-                    f"{path} has mode {image.mode}: masks are 8-bit palette or grey images whose "
-                    "values are labels"
-                )
-            labels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be decoded as a mask: {error}") from None
+    with _opened(path, "a mask", MASK_FORMATS) as image:
+        if image.mode not in ("P", "L"):
+            raise DataError(
+                f"{path} has mode {image.mode}: masks are 8-bit palette or grey images whose "
+                "values are labels"
+            )
+        if image.mode == "L" and image.tile[0].args != "L":
+            # Pillow spreads 2 or 4 bits over 0 … 255: label 1 would become 85 or 17.
+            raise DataError(f"{path} is grey with fewer than 8 bits: save the labels in 8 bits")
+        labels = np.asarray(image)
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     beyond = [int(v) for v in present if v >= num_classes and v != ignore]
     if beyond:

@@ -78,10 +78,15 @@ LintTarget = Annotated[
 ]
 
 
+def is_number(text: str) -> bool:
+    """Say whether a text is a whole number in plain digits, of a size that can be meant."""
+    return text.isascii() and text.isdigit() and len(text) <= 9
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Return (height, width) from "500" or "HEIGHTxWIDTH"."""
     parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdigit() for part in parts):
+    if len(parts) not in (1, 2) or not all(map(is_number, parts)):
         raise typer.BadParameter(f"{text!r} is neither a number nor HEIGHTxWIDTH")
     return int(parts[0]), int(parts[-1])
 
@@ -89,6 +94,6 @@ def parse_size(text: str) -> tuple[int, int]:
 def parse_part(text: str) -> tuple[int, int]:
     """Return (I, N) from "I/N"."""
     number, _, parts = text.partition("/")
-    if not (number.isdigit() and parts.isdigit()):
+    if not (is_number(number) and is_number(parts)):
         raise typer.BadParameter(f"{text!r} is no I/N, such as 1/4")
     return int(number), int(parts)

@@ -10,7 +10,6 @@ import models
 from calibration import (
     DataError,
     DataSet,
-    Fit,
     Sample,
     describe_data_set,
     find_voc_root,
@@ -22,7 +21,8 @@ from deploy.artifacts import GRAPHS, SCHEMA, Target
 from deploy.classes import check_classes
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
-from deploy.graph import Graph, read_graph, read_metadata
+from deploy.graph import Graph, naming, read_graph, read_metadata
+from deploy.metadata import read_fit, read_texts
 from deploy.progress import Progress
 from deploy.reuse import images_sha256, stage_key
 from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, open_graph
@@ -91,17 +91,25 @@ def measure(
     paths = _graph_paths(target)
     graphs = {name: read_graph(path) for name, path in paths.items()}
     metadata = {name: read_metadata(model) for name, model in graphs.items()}
-    sizes = {name: Graph(model).input_size for name, model in graphs.items()}
+    sizes = {}
+    for name, model in graphs.items():
+        with naming(paths[name]):
+            sizes[name] = Graph(model).input_size
     if len(set(sizes.values())) > 1:
         raise GraphError(f"{target.folder} holds graphs of different input sizes: export again")
     size = next(iter(sizes.values()))
     first = next(iter(metadata.values()))
-    protocol = protocol or Protocol(first.get("fit", Fit.CROP.value))
+    protocol = protocol or Protocol(read_fit(first, next(iter(paths.values()))).value)
     for name, model in graphs.items():
         check_classes(paths[name], model, data.data)
         _refuse_overlap(paths[name], metadata[name], data)
     del graphs  # onnxruntime reads the files itself
     variant = target.name if target.is_variant else baseline or first.get("variant")
+    if variant is not None and variant not in models.VARIANTS and not baseline:
+        raise GraphError(
+            f"{next(iter(paths.values()))} is of variant {variant!r} by its metadata, which is "
+            "unknown: pass --baseline with one of 'deploy models'"
+        )
     runners: dict[str, Runner] = {}
     random = {name for name, entries in metadata.items() if entries.get("weights") == "random"}
     result: dict[str, Any] = {
@@ -126,14 +134,15 @@ def measure(
             "macs": models.count_macs(module, *size),
         }
     runners |= {name: open_graph(path, runtime) for name, path in paths.items()}
-    scores = evaluate(
-        runners,
-        progress.track(data.samples, f"validate {target.name}"),
-        protocol=protocol,
-        size=size,
-        baseline=BASELINE if BASELINE in runners else None,
-        class_names=list(data.data.classes),
-    )
+    with naming(target.given or target.folder):
+        scores = evaluate(
+            runners,
+            progress.track(data.samples, f"validate {target.name}"),
+            protocol=protocol,
+            size=size,
+            baseline=BASELINE if BASELINE in runners else None,
+            class_names=list(data.data.classes),
+        )
     result["calibration"] = _describe_calibration(metadata)
     result["gate"] = _read_gate(target)
     result["results"] = {
@@ -225,7 +234,7 @@ def _graph_paths(target: Target) -> dict[str, Path]:
 
 def _refuse_overlap(path: Path, metadata: dict[str, str], data: EvaluationSet) -> None:
     """Refuse to evaluate a graph on an image that calibrated it, whatever its name."""
-    calibrated = set(json.loads(metadata.get("calibration_images", "[]")))
+    calibrated = set(read_texts(metadata, "calibration_images", path))
     shared = [image.name for image in data.images if image.sha256 in calibrated]
     if shared:
         raise DataError(
@@ -258,7 +267,7 @@ def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any]
     for entries in metadata.values():
         if "calibration_images" in entries:
             return {
-                "method": entries["calibration_method"],
+                "method": entries.get("calibration_method"),
                 "images": len(json.loads(entries["calibration_images"])),
                 "recipe": entries.get("recipe"),
             }

@@ -52,8 +52,8 @@ class Gate:
             raise DeployError("a gate needs --min-ratio or --max-drop")
         if self.min_ratio is not None and not 0 < self.min_ratio <= 1:
             raise DeployError(f"--min-ratio {self.min_ratio}: it must be above 0 and at most 1")
-        if self.max_drop is not None and self.max_drop < 0:
-            raise DeployError(f"--max-drop {self.max_drop}: it must not be negative")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise DeployError(f"--max-drop {self.max_drop}: it must not be negative, nor above 100")
 
     def holds(self, result: Result) -> bool:
         """Say whether a graph's accuracy passes."""

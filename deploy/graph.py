@@ -3,7 +3,8 @@
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,34 +12,97 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from deploy.errors import GraphError
+from calibration.errors import CalibrationError
+from deploy.errors import DeployError, GraphError
 
 MINIMUM_OPSET = 13  # per-channel QuantizeLinear
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
-    """Read and check an ONNX file.
+    """Read and check an ONNX file; only that one file is opened.
 
     Raises:
-        GraphError: it is missing, no valid ONNX, or keeps its parameters in other files.
+        GraphError: it is missing, no valid ONNX, keeps its parameters in other files, or has a
+            parameter that lacks values or holds NaN.
     """
     if not path.is_file():
         raise GraphError(f"no ONNX file at {path}: pass the path of one, or run 'deploy export'")
     try:
         model = onnx.load(path, load_external_data=False)
-        if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+        for tensor in _tensors(model):
+            _check_tensor(path, tensor)
+        if opset(model) > onnx.defs.onnx_opset_version():
             raise GraphError(
-                f"{path} keeps parameters in other files (external data): save it as one file"
+                f"{path} is of opset {opset(model)}, but this onnx knows "
+                f"{onnx.defs.onnx_opset_version()}: export it with an older one"
             )
         onnx.checker.check_model(model)
-    except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
+    except GraphError:
+        raise
+    except Exception as error:  # protobuf and onnx's C++ core raise what they like
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise GraphError(f"{path} is no valid ONNX graph: {reason}") from None
     return model
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in what is raised inside about a graph and does not name it yet."""
+    try:
+        yield
+    except (DeployError, CalibrationError) as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every constant of a model, also those in attributes, subgraphs and functions."""
+    graphs = [model.graph]
+    nodes = [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes.extend(graph.node)
+            continue
+        for attribute in nodes.pop().attribute:
+            graphs.extend([attribute.g] if attribute.HasField("g") else [])
+            graphs.extend(attribute.graphs)
+            yield from [attribute.t] if attribute.HasField("t") else []
+            yield from attribute.tensors
+
+
+def _check_tensor(path: Path, tensor: onnx.TensorProto) -> None:
+    """Refuse a constant that is in another file, lacks values, or holds NaN.
+
+    Infinity may be meant where it is alone: the bound of a Clip.
+    """
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+        raise GraphError(
+            f"{path} keeps parameters in other files (external data): save it as one file"
+        )
+    try:
+        itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        claimed = math.prod(tensor.dims) * itemsize
+        if min(tensor.dims, default=0) < 0 or claimed > 16 * tensor.ByteSize():  # before it is made
+            raise ValueError("it has fewer values than its shape")
+        values = numpy_helper.to_array(tensor)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        shape = "x".join(map(str, tensor.dims))
+        raise GraphError(
+            f"{path} has a constant {tensor.name!r} of shape {shape or 'scalar'} that cannot be "
+            f"read ({error}): export it anew"
+        ) from None
+    if not np.issubdtype(values.dtype, np.floating):
+        return
+    if np.isnan(values).any() or (values.size > 1 and np.isinf(values).any()):
+        raise GraphError(f"{path} has NaN or infinite values in {tensor.name!r}: export it anew")
 
 
 def graph_sha256(model: onnx.ModelProto) -> str:
@@ -123,7 +187,10 @@ class Graph:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Static shape of every activation that has one."""
-        inferred = onnx.shape_inference.infer_shapes(self.model).graph
+        try:
+            inferred = onnx.shape_inference.infer_shapes(self.model).graph
+        except Exception as error:  # onnx's C++ core raises what it likes
+            raise GraphError(f"the graph's shapes contradict each other: {error}") from None
         shapes = {}
         for value in [*inferred.input, *inferred.value_info, *inferred.output]:
             dims = value.type.tensor_type.shape.dim
@@ -183,6 +250,26 @@ class Graph:
             raise GraphError(f"the graph has {len(inputs)} inputs: one image is expected")
         image: onnx.ValueInfoProto = inputs[0]
         return image
+
+    def check_float(self) -> None:
+        """Refuse what cannot be quantized: subgraphs, several outputs, an input that is no image.
+
+        Raises:
+            GraphError: it is so.
+        """
+        for node in self.model.graph.node:
+            if any(a.HasField("g") or a.graphs for a in node.attribute):
+                raise GraphError(
+                    f"node {node.name} ({node.op_type}) holds a graph of its own: run 'deploy "
+                    "simplify', or export it without"
+                )
+        if len(self.outputs) != 1:
+            raise GraphError(f"the graph has {len(self.outputs)} outputs: the logits are expected")
+        kind = self.input.type.tensor_type.elem_type
+        if kind != onnx.TensorProto.FLOAT:
+            name = onnx.TensorProto.DataType.Name(kind)
+            raise GraphError(f"the graph's input {self.input.name} is {name}: FLOAT is expected")
+        _ = self.input_size
 
     @cached_property
     def input_size(self) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from deploy.errors import DeployError
 from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
 from deploy.gate import Gate
-from deploy.graph import read_graph, read_metadata, set_metadata
+from deploy.graph import naming, read_graph, read_metadata, set_metadata
 from deploy.jobs import QuantizationJob, quantize_target
 from deploy.lint import Finding
 from deploy.lint import lint as lint_graph
@@ -44,6 +44,7 @@ from deploy.validate import Protocol
 
 Size = tuple[int, int]
 DEFAULT_SIZE: Size = (500, 500)
+MAX_SIDE = 8192  # pixels
 SCENES = Path("data/scenes")
 SCENES_SEED = 2  # the parameters that ship were not trained on it
 SCENES_COUNT = 100  # in each split
@@ -97,6 +98,11 @@ def export(
     if min(input_size) < 32:
         raise DeployError(
             f"input size {input_size[0]}x{input_size[1]} is below 32x32: use a larger one"
+        )
+    if max(input_size) > MAX_SIDE:
+        raise DeployError(
+            f"input size {input_size[0]}x{input_size[1]} is above {MAX_SIDE}x{MAX_SIDE}: use a "
+            "smaller one"
         )
     target = resolve_target(variant, out)
     with hold(target.folder, progress):
@@ -158,7 +164,9 @@ def simplify(path: Path, output: Path | None = None) -> SimplifiedGraph:
         ExportError: the result computes something else.
         DeployError: the file cannot be written.
     """
-    simplified = simplify_onnx(read_graph(path))
+    model = read_graph(path)
+    with naming(path):
+        simplified = simplify_onnx(model)
     write_whole(
         output or path.with_name(f"{path.stem}-simplified.onnx"),
         simplified.model.SerializeToString(),
@@ -343,7 +351,8 @@ def lint(path: Path, target: str | None = None) -> LintedGraph:
     """
     model = read_graph(path)
     target = target or read_metadata(model).get("target", DEFAULT_TARGET)
-    return LintedGraph(path=path, target=target, findings=lint_graph(model, target))
+    with naming(path):
+        return LintedGraph(path=path, target=target, findings=lint_graph(model, target))
 
 
 def validate(

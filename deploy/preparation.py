@@ -22,7 +22,15 @@ from calibration.voc import pick, read_image
 from deploy.artifacts import Target
 from deploy.calibration_source import CalibrationSource
 from deploy.files import write_whole
-from deploy.graph import Graph, graph_sha256, read_graph, read_metadata, with_node_names
+from deploy.graph import (
+    Graph,
+    graph_sha256,
+    naming,
+    read_graph,
+    read_metadata,
+    with_node_names,
+)
+from deploy.metadata import read_fit
 from deploy.progress import REUSED, Progress
 from deploy.quantize.placement import Placement, place
 from deploy.runtime import default_threads
@@ -84,7 +92,7 @@ def prepare(
         CalibrationError: its statistics cannot be collected.
     """
     graph, placement = _read_float_graph(target)
-    fit = fit or Fit(read_metadata(graph.model).get("fit", Fit.CROP.value))
+    fit = fit or read_fit(read_metadata(graph.model), target.fp32)
     key = CalibrationKey(
         graph_sha256=graph_sha256(graph.model),
         fit=fit,
@@ -95,9 +103,9 @@ def prepare(
     calibration = None if force else _find_calibration(path, key)
     reused = calibration is not None
     if calibration is None:
-        calibration = Calibration(
-            key=key, tensors=observe_graph(graph, source, fit, progress, stage)
-        )
+        with naming(target.fp32):
+            tensors = observe_graph(graph, source, fit, progress, stage)
+        calibration = Calibration(key=key, tensors=tensors)
         write_whole(path, calibration.to_json())
     else:
         with progress.step(stage) as step:
@@ -144,7 +152,9 @@ def prepare_with(
 
 def _read_float_graph(target: Target) -> tuple[Graph, Placement]:
     graph = Graph(with_node_names(read_graph(target.fp32)))
-    return graph, place(graph, PROFILES[DEFAULT_TARGET])
+    with naming(target.fp32):
+        graph.check_float()
+        return graph, place(graph, PROFILES[DEFAULT_TARGET])
 
 
 def observe_graph(

@@ -80,7 +80,9 @@ class OnnxRunner:
         self.name = str(model) if isinstance(model, Path) else "the graph"
         self.session = self._session(session_options(threads or default_threads()))
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        _check_signature(self.name, [i.type in INPUT_TYPES for i in inputs], outputs[0].shape)
+        _check_signature(
+            self.name, [i.type in INPUT_TYPES for i in inputs], [o.shape for o in outputs]
+        )
         self.input_name, self.output_name = inputs[0].name, outputs[0].name
         self.input_type = INPUT_TYPES[inputs[0].type]
 
@@ -89,12 +91,15 @@ class OnnxRunner:
         try:
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise _cannot_load("onnxruntime", self.name, error) from None
+            raise _cannot("load", "onnxruntime", self.name, error) from None
 
     def __call__(self, image: Float32Array) -> Float32Array:
         """Run the graph on one image."""
         feed = {self.input_name: image.astype(self.input_type, copy=False)}
-        logits = self.session.run([self.output_name], feed)[0][0]
+        try:
+            logits = self.session.run([self.output_name], feed)[0][0]
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise _cannot("run", "onnxruntime", self.name, error) from None
         return np.asarray(logits, dtype=np.float32)
 
     def executed_operators(self) -> Counter[str]:
@@ -136,15 +141,18 @@ class OpenVinoRunner:
         try:
             self.compiled = core.compile_model(core.read_model(str(path)), "CPU", hints)
         except RuntimeError as error:
-            raise _cannot_load("OpenVINO", str(path), error) from None
+            raise _cannot("load", "OpenVINO", str(path), error) from None
         types = [port.get_element_type().to_dtype() for port in self.compiled.inputs]
-        shape = [1] * len(self.compiled.output(0).get_partial_shape())
-        _check_signature(str(path), [t in (np.float32, np.float16) for t in types], shape)
-        self.input_type = types[0]
+        shapes = [[1] * len(port.get_partial_shape()) for port in self.compiled.outputs]
+        _check_signature(str(path), [t in (np.float32, np.float16) for t in types], shapes)
+        self.name, self.input_type = str(path), types[0]
 
     def __call__(self, image: Float32Array) -> Float32Array:
         """Run the graph on one image."""
-        logits = self.compiled([image.astype(self.input_type, copy=False)])[0][0]
+        try:
+            logits = self.compiled([image.astype(self.input_type, copy=False)])[0][0]
+        except RuntimeError as error:
+            raise _cannot("run", "OpenVINO", self.name, error) from None
         return np.asarray(logits, dtype=np.float32)
 
     def executed_convolutions(self) -> Counter[str]:
@@ -202,16 +210,20 @@ def open_graph(path: Path, runtime: Runtime = Runtime.ONNXRUNTIME) -> OnnxRunner
     return runner
 
 
-def _cannot_load(runtime: str, name: str, error: Exception) -> GraphError:
-    return GraphError(f"{runtime} cannot load {name}: {' '.join(str(error).split())[:200]}")
+def _cannot(verb: str, runtime: str, name: str, error: Exception) -> GraphError:
+    return GraphError(f"{runtime} cannot {verb} {name}: {' '.join(str(error).split())[:200]}")
 
 
-def _check_signature(name: str, are_float: Sequence[bool], output_shape: Sequence[object]) -> None:
+def _check_signature(
+    name: str, are_float: Sequence[bool], output_shapes: Sequence[Sequence[object]]
+) -> None:
     """Refuse what is not one float image in, logits (1, classes, h, w) out."""
     if list(are_float) != [True]:
         raise GraphError(f"{name} does not take one float image: it cannot be evaluated")
-    if len(output_shape) != 4:
+    if len(output_shapes) != 1:
+        raise GraphError(f"{name} has {len(output_shapes)} outputs: the logits alone are expected")
+    if len(output_shapes[0]) != 4:
         raise GraphError(
-            f"{name} gives an output of shape {list(output_shape)}: logits (1, classes, h, w) are "
+            f"{name} gives an output of shape {list(output_shapes[0])}: logits (1, classes, h, w) are "
             "expected"
         )

@@ -3,8 +3,11 @@
 import hashlib
 import math
 import os
+import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ class WeightsSource:
 
     kind: str
     path: Path | None = None
+    stored_as: str | None = None  # where it is not float32, to which it is converted
 
     @property
     def trained(self) -> bool:
@@ -38,7 +42,8 @@ class WeightsSource:
 
     def __str__(self) -> str:
         """Return kind and file name, without the folder: graphs carry it to other machines."""
-        return self.kind if self.path is None else f"{self.kind} {self.path.name}"
+        name = self.kind if self.path is None else f"{self.kind} {self.path.name}"
+        return f"{name} (stored as {self.stored_as})" if self.stored_as else name
 
 
 def find_weights(variant_id: str, weights: Path | None = None) -> WeightsSource:
@@ -94,8 +99,7 @@ def build_with_weights(
             "with a checkpoint for these, such as 'deploy train' writes"
         )
     module = build(variant_id, found or num_classes or VOC_CLASSES)
-    fill(module, state, source.path)
-    return module, source
+    return module, replace(source, stored_as=fill(module, state, source.path))
 
 
 def count_classes(state: Mapping[str, Tensor]) -> int | None:
@@ -120,26 +124,36 @@ def read_class_names(path: Path) -> tuple[str, ...] | None:
     return tuple(text.split(",")) if text else None
 
 
-def load_checkpoint(module: nn.Module, path: Path | str) -> None:
+def load_checkpoint(module: nn.Module, path: Path | str) -> str | None:
     """Fill ``module`` in place, strictly, with the parameters in ``path``.
 
     Reads safetensors, and torch files with ``weights_only=True`` (no code in them is run), these a
     plain state dict or one under ``state_dict`` or ``model``; a ``module.`` prefix is dropped.
 
+    Returns:
+        The floating-point types in the file where they are not float32 alone, else None.
+
     Raises:
         ModelError: the file cannot be read, has an entry both with and without that prefix, or has
-            missing, unexpected, wrongly shaped or non-finite entries; the message names the first
-            few and the counts.
+            missing, unexpected, wrongly shaped, non-finite entries or such of integers; the message
+            names the first few and the counts.
     """
-    fill(module, read_state_dict(Path(path)), Path(path))
+    return fill(module, read_state_dict(Path(path)), Path(path))
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Fill ``module`` in place, strictly, with parameters that were read from ``path``."""
+def fill(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> str | None:
+    """Fill ``module`` in place with what was read from ``path``: see :func:`load_checkpoint`."""
     problems = find_problems(module.state_dict(), state)
     if problems:
         raise ModelError(f"{path} does not fit {type(module).__name__}: {'; '.join(problems)}")
     module.load_state_dict(_with_counters(module, state), strict=True)
+    return other_types(state)
+
+
+def other_types(state: Mapping[str, Tensor]) -> str | None:
+    """Return the floating-point types of parameters if any is not float32, else None."""
+    types = {str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()}
+    return ", ".join(sorted(types)) if types - {"float32"} else None
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -148,7 +162,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            _check_archive(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what matters becomes an error below
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     except FileNotFoundError:
         raise ModelError(f"no checkpoint at {path}: pass the path of an existing file") from None
     except OSError as error:
@@ -161,6 +180,36 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"({_one_line(error)}): save a plain state dict, or safetensors"
         ) from None
     return _unwrap(content, path)
+
+
+def _check_archive(path: Path) -> None:
+    """Look into a torch file that is a ZIP archive before torch does, which trusts it.
+
+    Raises:
+        ModelError: it holds code, unpacks to more than it is, or its checksums do not hold.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch's older format, or none of torch's
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            packed = [e for e in entries if e.compress_type != zipfile.ZIP_STORED]
+            if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise ModelError(
+                    f"{path} unpacks to more than it is: torch.save writes no such file"
+                )
+            if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+                raise ModelError(
+                    f"{path} is a TorchScript archive, which holds code: save the module's "
+                    "state_dict()"
+                )
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path} is damaged ({_one_line(error)}): copy or save it anew") from None
+    if damaged:
+        raise ModelError(f"{path} is damaged (the checksum of {damaged}): copy or save it anew")
 
 
 def state_dict_hash(module: nn.Module) -> str:
@@ -234,6 +283,8 @@ def find_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
     """
     optional = {key for key in expected if key.endswith("num_batches_tracked")}
     shared = expected.keys() & found.keys()
+    fitting = {key for key in shared - optional if found[key].shape == expected[key].shape}
+    plain = {key for key in fitting if _is_plain_float(found[key])}
     kinds = {
         "missing": expected.keys() - found.keys() - optional,
         "unexpected": found.keys() - expected.keys(),
@@ -242,9 +293,21 @@ def find_problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
             for key in shared
             if found[key].shape != expected[key].shape
         },
-        "NaN or infinite": {key for key in shared if not bool(found[key].isfinite().all())},
+        "of no floating-point type": {
+            f"{key} {str(found[key].dtype).removeprefix('torch.')}" for key in fitting - plain
+        },
+        # in the type that computes: a float64 may be beyond float32
+        "NaN or infinite": {
+            key for key in plain if not bool(found[key].to(expected[key].dtype).isfinite().all())
+        },
     }
     return [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys]
+
+
+def _is_plain_float(tensor: Tensor) -> bool:
+    """Say whether a tensor holds floats one by one: not sparse, quantized or without values."""
+    is_dense = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+    return is_dense and tensor.is_floating_point()
 
 
 def _with_counters(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,37 @@
+"""What a graph's metadata say, read with the doubt that a file from elsewhere deserves."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from calibration import Fit
+from deploy.errors import GraphError
+
+
+def read_fit(metadata: Mapping[str, str], path: Path) -> Fit:
+    """Return how images became the inputs of a graph; crop where its metadata do not say.
+
+    Raises:
+        GraphError: they say what is no fit.
+    """
+    try:
+        return Fit(metadata.get("fit", Fit.CROP.value))
+    except ValueError:
+        raise GraphError(
+            f"{path} has fit {metadata['fit']!r} in its metadata: one of {', '.join(Fit)} is known"
+        ) from None
+
+
+def read_texts(metadata: Mapping[str, str], key: str, path: Path) -> list[str]:
+    """Return the texts in a JSON list of a graph's metadata; none where there is no such key.
+
+    Raises:
+        GraphError: it is no such list.
+    """
+    try:
+        found = json.loads(metadata.get(key, "[]"))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise GraphError(f"{path} has {key} in its metadata that is no JSON list of texts")
+    return found

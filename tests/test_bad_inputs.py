@@ -1,0 +1,244 @@
+"""Bad input of every kind: one line that names the file, exit code 1, nothing run or written."""
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_graphs import FLIPPED, NOT_TO_QUANTIZE, NOT_TO_VALIDATE, UNFIT, UNREADABLE
+from bad_inputs import (
+    BAD_CHECKPOINTS,
+    BAD_IMAGES,
+    BAD_LISTS,
+    BAD_MASKS,
+    GOOD_IMAGES,
+    GOOD_LISTS,
+    SECRET,
+)
+from graphs import refine_model
+
+import models
+from calibration.voc import read_image, read_split
+from deploy.cli import main
+
+VARIANT = models.DEFAULT_VARIANT
+Command = Callable[..., tuple[int, str, str]]
+CALIBRATE = ("calibrate", "net.onnx", "--images", "6", "--voc-root", "VOCdevkit", "--out", "out")
+VALIDATE = ("validate", "net.onnx", "--voc-root", "VOCdevkit", "--out", "out")
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, voc_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with VOCdevkit/VOC2012 and a small graph, ``net.onnx``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-torch"))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("VOC_ROOT", raising=False)
+    (tmp_path / "net.onnx").write_bytes(refine_model(classes=21).SerializeToString())
+    (tmp_path / "secret.bin").write_text(SECRET)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Return what runs the console script here: exit code, stdout, stderr (also native code's)."""
+
+    def run_(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["deploy", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run_
+
+
+@pytest.fixture
+def refuse(run: Command, workplace: Path) -> Callable[..., str]:
+    """Return what asserts that a command ends in one line, having changed nothing."""
+
+    def refuse_(*arguments: str, naming: str) -> str:
+        before = snapshot(workplace)
+        code, out, err = run(*arguments)
+        *steps, line = err.splitlines() or [""]
+        assert code == 1, err
+        assert out == ""
+        assert re.match(r"[A-Z]\w+Error: ", line), err
+        assert naming in line
+        assert len(line) < 700
+        assert all(step.startswith("  ") for step in steps), err  # what was done before
+        assert SECRET not in err
+        assert snapshot(workplace) == before
+        return line
+
+    return refuse_
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Return what lies in a folder: the hash of each file."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "none"
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_bad_image_stops_calibration(name: str, voc_root: Path, refuse: Callable[..., str]) -> None:
+    (voc_root / "JPEGImages" / "train_2.jpg").write_bytes(BAD_IMAGES[name]())
+    refuse(*CALIBRATE, naming="train_2.jpg")
+
+
+@pytest.mark.parametrize("name", ["jpeg-cut-0.6", "text", "animated-gif", "png-flipped-0.5"])
+def test_bad_image_stops_validation(name: str, voc_root: Path, refuse: Callable[..., str]) -> None:
+    (voc_root / "JPEGImages" / "val_2.jpg").write_bytes(BAD_IMAGES[name]())
+    refuse(*VALIDATE, naming="val_2.jpg")
+
+
+@pytest.mark.parametrize("name", GOOD_IMAGES)
+def test_odd_image_is_read_as_it_looks(name: str, tmp_path: Path) -> None:
+    content, expected, tolerance = GOOD_IMAGES[name]
+    (tmp_path / "odd.jpg").write_bytes(content())
+    found = read_image(tmp_path / "odd.jpg")
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - expected()).max() <= tolerance
+
+
+def test_image_of_one_pixel_calibrates(voc_root: Path, run: Command) -> None:
+    (voc_root / "JPEGImages" / "train_2.jpg").write_bytes(
+        (voc_root / "SegmentationClass" / "train_2.png").read_bytes()
+    )
+    assert run(*CALIBRATE)[0] == 0
+
+
+@pytest.mark.parametrize("name", BAD_MASKS)
+def test_bad_mask_stops_validation(name: str, voc_root: Path, refuse: Callable[..., str]) -> None:
+    (voc_root / "SegmentationClass" / "val_0.png").write_bytes(BAD_MASKS[name]())
+    refuse(*VALIDATE, naming="val_0.png")
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "dangling-link"])
+@pytest.mark.parametrize("file", ["JPEGImages/val_1.jpg", "SegmentationClass/val_1.png"])
+def test_what_is_no_file_stops_validation(
+    kind: str, file: str, voc_root: Path, refuse: Callable[..., str]
+) -> None:
+    path = voc_root / file
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "dangling-link":
+        path.symlink_to("nowhere")
+    refuse(*VALIDATE, naming=path.name)
+
+
+@pytest.mark.parametrize("name", BAD_LISTS)
+def test_bad_list_is_refused(name: str, voc_root: Path, refuse: Callable[..., str]) -> None:
+    (voc_root / "ImageSets/Segmentation/train.txt").write_bytes(BAD_LISTS[name])
+    refuse(*CALIBRATE[:2], *CALIBRATE[4:], "--images", "1", naming="train.txt")
+
+
+@pytest.mark.parametrize("name", GOOD_LISTS)
+def test_odd_list_is_read(name: str, voc_root: Path) -> None:
+    (voc_root / "ImageSets/Segmentation/train.txt").write_bytes(GOOD_LISTS[name])
+    assert [s.name for s in read_split(voc_root, "train")] == ["train_0", "train_1"]
+
+
+def test_names_with_spaces_are_names(voc_root: Path, run: Command) -> None:
+    for file in ("JPEGImages/train_0.jpg", "SegmentationClass/train_0.png"):
+        path = voc_root / file
+        path.rename(path.with_stem("a photo"))
+    (voc_root / "ImageSets/Segmentation/train.txt").write_text("a photo\ntrain_1\n")
+    code, out, err = run(*CALIBRATE[:2], "--images", "2", *CALIBRATE[4:])
+    assert (code, "2 images" in out) == (0, True), err
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, object]:
+    """Return the parameters of the default variant."""
+    return {k: v.clone() for k, v in models.build_with_weights(VARIANT)[0].state_dict().items()}
+
+
+@pytest.mark.parametrize("name", BAD_CHECKPOINTS)
+def test_bad_checkpoint_is_refused_and_nothing_in_it_runs(
+    name: str, state: dict[str, object], tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    BAD_CHECKPOINTS[name](state, tmp_path / name)
+    arguments = ("export", VARIANT, "--input-size", "32", "--weights", name, "--out", "out")
+    refuse(*arguments, naming=name)
+
+
+QUANTIZE = ("quantize", "bad.onnx", "--images", "2", "--voc-root", "VOCdevkit", "--out", "out")
+GRAPH_COMMANDS = {
+    "quantize": QUANTIZE,
+    "calibrate": ("calibrate", *QUANTIZE[1:]),
+    "validate": ("validate", "bad.onnx", *VALIDATE[2:]),
+    "simplify": ("simplify", "bad.onnx"),
+    "lint": ("lint", "bad.onnx"),
+}
+
+
+@pytest.mark.parametrize("command", GRAPH_COMMANDS)
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_unreadable_graph_is_refused(
+    name: str, command: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    (tmp_path / "bad.onnx").write_bytes(UNREADABLE[name]())
+    refuse(*GRAPH_COMMANDS[command], naming="bad.onnx")
+
+
+@pytest.mark.parametrize("command", ["quantize", "validate"])
+@pytest.mark.parametrize("name", UNFIT)
+def test_graph_that_is_no_network_is_refused(
+    name: str, command: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    (tmp_path / "bad.onnx").write_bytes(UNFIT[name]())
+    refuse(*GRAPH_COMMANDS[command], naming="bad.onnx")
+
+
+@pytest.mark.parametrize("name", NOT_TO_QUANTIZE)
+def test_graph_that_cannot_be_quantized_is_refused(
+    name: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    (tmp_path / "bad.onnx").write_bytes(NOT_TO_QUANTIZE[name]())
+    refuse(*QUANTIZE, naming="bad.onnx")
+
+
+@pytest.mark.parametrize("name", NOT_TO_VALIDATE)
+def test_graph_that_cannot_be_scored_is_refused(
+    name: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    (tmp_path / "bad.onnx").write_bytes(NOT_TO_VALIDATE[name]())
+    refuse(*GRAPH_COMMANDS["validate"], naming="bad.onnx")
+
+
+@pytest.mark.parametrize("name", FLIPPED)
+def test_flipped_bit_is_refused_or_changes_numbers_only(
+    name: str, tmp_path: Path, run: Command
+) -> None:
+    # ONNX has no checksums: a weight that is another number cannot be told from a trained one
+    (tmp_path / "bad.onnx").write_bytes(FLIPPED[name]())
+    code, out, err = run(*GRAPH_COMMANDS["calibrate"])
+    lines = [line for line in err.splitlines() if not line.startswith("  ")]
+    assert (code, bool(out), len(lines)) in [(0, True, 0), (1, False, 1)], err
+    if code:
+        assert "bad.onnx" in lines[0]
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "dangling-link"])
+@pytest.mark.parametrize("command", GRAPH_COMMANDS)
+def test_graph_that_is_no_file_is_refused(
+    kind: str, command: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    path = tmp_path / "bad.onnx"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "dangling-link":
+        path.symlink_to("nowhere")
+    refuse(*GRAPH_COMMANDS[command], naming="bad.onnx")
