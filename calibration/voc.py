@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from calibration.errors import DataError
 
@@ -140,10 +140,10 @@ def _find_sample(root: Path, name: str, list_path: Path) -> Sample:
     return Sample(name=name, image=image, mask=mask)
 
 
-def read_image(path: Path) -> UInt8Array:
+def read_image(path: Path, *, upright: bool = False) -> UInt8Array:
     """Return an image as RGB (H, W, 3), of whatever mode it was.
 
-    An EXIF orientation is not applied: VOC's masks follow the stored pixels.
+    An EXIF orientation is applied only if ``upright``: VOC's masks follow the stored pixels.
 
     Raises:
         DataError: the file cannot be decoded, or has more than 8 bits a channel.
@@ -153,7 +153,8 @@ def read_image(path: Path) -> UInt8Array:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{path} has mode {image.mode}: images have 8 bits a channel")
             image.info.pop("transparency", None)  # of a palette: dropped with a warning otherwise
-            return np.asarray(image.convert("RGB"))
+            turned = ImageOps.exif_transpose(image) if upright else image
+            return np.asarray(turned.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise

@@ -24,6 +24,7 @@ from deploy.pipeline import (
     simplify,
     validate,
 )
+from deploy.predict import predict
 
 __all__ = [
     "DeployError",
@@ -35,6 +36,7 @@ __all__ = [
     "export_all",
     "lint",
     "merge_calibration",
+    "predict",
     "quantize",
     "report",
     "simplify",

@@ -33,6 +33,7 @@ COMMANDS = [
     "scenes",
     "fetch-voc",
     "train",
+    "predict",
 ]
 
 

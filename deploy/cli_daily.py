@@ -1,0 +1,58 @@
+"""The commands of every day: ``predict``, ``inspect``, ``bench``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import deploy
+from calibration.preprocess import Fit
+from deploy import display_daily
+from deploy.cli_options import AsJson, Weights, parse_size
+from deploy.progress import ConsoleProgress
+
+
+def predict(
+    model: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx|CHECKPOINT")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns in quotes.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the results.")
+    ] = Path("predictions"),
+    variant: Annotated[
+        str | None, typer.Option(metavar="VARIANT", help="Whose checkpoint MODEL is.")
+    ] = None,
+    weights: Weights = None,
+    fit: Annotated[
+        Fit | None,
+        typer.Option(
+            "--fit",
+            help="How images become inputs. By default the graph's, else crop: in windows, so "
+            "that borders are not lost.",
+        ),
+    ] = None,
+    input_size: Annotated[
+        str | None,
+        typer.Option(
+            "--input-size", metavar="N|HxW", help="If the graph does not fix it. By default 500."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Label images: a mask in VOC's palette and an overlay with a legend for each, at its size.
+
+    An image's EXIF orientation is respected. ONNX graphs of other tools must take RGB with
+    ImageNet's mean and standard deviation, (1, 3, H, W), and give logits (1, classes, h, w).
+    """
+    predictions = deploy.predict(
+        model,
+        images,
+        variant=variant,
+        weights=weights,
+        fit=fit,
+        input_size=parse_size(input_size) if input_size else None,
+        out=out,
+        progress=ConsoleProgress(),
+    )
+    display_daily.predicted(predictions, as_json=as_json)
