@@ -13,6 +13,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from deploy.errors import DeployError, ExportError, GraphError, ReportError
+from deploy.inspection import inspect
 from deploy.pipeline import (
     calibrate,
     export,
@@ -34,6 +35,7 @@ __all__ = [
     "calibrate",
     "export",
     "export_all",
+    "inspect",
     "lint",
     "merge_calibration",
     "predict",

@@ -204,6 +204,7 @@ for name, command, example in (
         cli_daily.predict,
         "deploy predict artifacts/rf-lw-mbv2/int8.onnx photos 'more/**/*.jpg' --out predictions",
     ),
+    ("inspect", cli_daily.inspect, "deploy inspect artifacts/rf-lw-mbv2/int8.onnx --tensors"),
 ):
     app.command(name, epilog=f"Example: {example}")(command)
 for registered in app.registered_commands:

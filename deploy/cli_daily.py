@@ -8,7 +8,8 @@ import typer
 import deploy
 from calibration.preprocess import Fit
 from deploy import display_daily
-from deploy.cli_options import AsJson, Weights, parse_size
+from deploy.artifacts import DEFAULT_OUT
+from deploy.cli_options import AsJson, LintTarget, Out, Weights, parse_size
 from deploy.progress import ConsoleProgress
 
 
@@ -56,3 +57,22 @@ def predict(
         progress=ConsoleProgress(),
     )
     display_daily.predicted(predictions, as_json=as_json)
+
+
+def inspect(
+    target: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx")],
+    rules: LintTarget = None,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="Print every activation's range and scale.")
+    ] = False,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in an ONNX file of any tool, or in every graph of a variant; nothing is run.
+
+    Operators before and after quantization, parameters, multiply-accumulates, how much of them is
+    done in 8 bits, what stays float and why, ranges and scales and which of them look wrong, and
+    the rules of its target that it breaks.
+    """
+    results = deploy.inspect(target, rules=rules, out=out)
+    display_daily.inspected(results, tensors=tensors, as_json=as_json)

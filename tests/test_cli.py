@@ -34,6 +34,7 @@ COMMANDS = [
     "fetch-voc",
     "train",
     "predict",
+    "inspect",
 ]
 
 
