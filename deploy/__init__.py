@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from deploy.errors import DeployError, ExportError, GraphError, ReportError
 from deploy.inspection import inspect
+from deploy.latency import latency
 from deploy.pipeline import (
     calibrate,
     export,
@@ -36,6 +37,7 @@ __all__ = [
     "export",
     "export_all",
     "inspect",
+    "latency",
     "lint",
     "merge_calibration",
     "predict",

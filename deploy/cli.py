@@ -205,6 +205,7 @@ for name, command, example in (
         "deploy predict artifacts/rf-lw-mbv2/int8.onnx photos 'more/**/*.jpg' --out predictions",
     ),
     ("inspect", cli_daily.inspect, "deploy inspect artifacts/rf-lw-mbv2/int8.onnx --tensors"),
+    ("bench", cli_daily.bench, "deploy bench rf-lw-mbv2 other-tools.onnx --threads 2 --runs 50"),
 ):
     app.command(name, epilog=f"Example: {example}")(command)
 for registered in app.registered_commands:

@@ -7,11 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from deploy import display
-from deploy.figures import percent
+from deploy.figures import number, percent
 from deploy.inspection import Inspection, Value
+from deploy.latency import Latencies, Timing
 from deploy.predict import Predictions, show_share
 
 SHOWN = 8  # lines of a list that may be long
+NOISY = 1.5  # p95 by median: other work disturbs what is measured
 LONGEST = 64  # characters of a metadata value
 
 
@@ -166,3 +168,53 @@ def _findings(result: Inspection) -> None:
     shown = ", ".join(f"{rule} ({count})" for rule, count in rules.items())
     print(f"rules of target {result.target} that it breaks: {shown}")
     return print(f"  deploy lint {result.path} --target {result.target} names each node")
+
+
+def benched(result: Latencies, *, as_json: bool) -> None:
+    """Print what graphs take, how their nodes were executed, and why one is not faster."""
+    if as_json:
+        return _json(result.to_json())
+    environment = result.environment
+    runtimes = {timing.runtime for timing in result.graphs}
+    versions = ", ".join(f"{n} {v}" for n, v in environment["versions"].items() if n in runtimes)
+    sets = ", ".join(environment["instruction_sets"]) or "no 8-bit or vector instructions known"
+    print(f"{environment['cpu']} ({sets})")
+    print(f"threads: {result.threads}, runs: {result.runs}, {versions}, {environment['date']}")
+    rows = [
+        [
+            str(timing.path),
+            timing.runtime,
+            timing.form,
+            number(timing.median_ms),
+            number(timing.p95_ms),
+            number(timing.images_per_second),
+            number(timing.ratio, 2),
+        ]
+        for timing in result.graphs
+    ]
+    columns = ["graph", "runtime", "form", "median ms", "p95 ms", "images/s", "x FP32"]
+    display.print_table(columns, rows, left=3)
+    if all(timing.ratio is None for timing in result.graphs):
+        print("no float32 graph to compare with: name one, too")
+    if len({timing.input_size for timing in result.graphs}) > 1:
+        print("inputs differ in size: ratios compare different work")
+    if any(timing.p95_ms > NOISY * timing.median_ms for timing in result.graphs):
+        print(f"times vary, p95 is over {NOISY} times a median: a busy machine; try more --runs")
+    for timing in result.graphs:
+        _executed(timing)
+    return None
+
+
+def _executed(timing: Timing) -> None:
+    """Say how a quantized graph was executed, and why it is not faster."""
+    execution = timing.execution
+    if execution is None:
+        return
+    label = f"{timing.path} in {timing.runtime}"
+    done = f"{execution.integer_convolutions} of {execution.convolutions} convolutions in 8 bits"
+    rest = ", ".join(f"{len(names)} {kind}" for kind, names in execution.float_nodes.items())
+    print(f"{label}: {done}; in float: {rest or 'nothing else'}")
+    if timing.slow_because:
+        print("  WARNING: not faster than float32, because")
+        for reason in timing.slow_because:
+            print(f"  - {reason}")

@@ -166,7 +166,9 @@ def open_network(
 def _open_onnx(path: Path, fit: Fit | None, input_size: Size | None) -> Network:
     graph = Graph(read_graph(path))
     metadata = read_metadata(graph.model)
-    size = _find_size(graph, path, input_size)
+    size = graph.size_or(input_size or DEFAULT_SIZE)
+    if input_size not in (None, size):
+        raise DeployError(f"{path} takes images of {size[0]}x{size[1]}: leave out --input-size")
     fit = fit or Fit(metadata.get("fit", Fit.CROP.value))
     classes, weights = metadata.get("classes"), metadata.get("weights")
     return _tried(str(path), open_graph(path), size, fit, classes, weights)
@@ -186,17 +188,6 @@ def _tried(
         classes=_name_classes(name, classes, len(logits)),
         weights=weights,
     )
-
-
-def _find_size(graph: Graph, path: Path, wanted: Size | None) -> Size:
-    """Return height and width of the graph's input, which may leave them open."""
-    dims = [d.dim_value for d in graph.input.type.tensor_type.shape.dim]
-    if len(dims) == 4 and dims[0] in (0, 1) and dims[1] in (0, 3) and 0 in dims[2:]:
-        return wanted or DEFAULT_SIZE
-    size = graph.input_size if dims[:1] != [0] else (dims[2], dims[3])
-    if wanted not in (None, size):
-        raise DeployError(f"{path} takes images of {size[0]}x{size[1]}: leave out --input-size")
-    return size
 
 
 def _name_classes(name: str, names: str | None, count: int) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ COMMANDS = [
     "train",
     "predict",
     "inspect",
+    "bench",
 ]
 
 
