@@ -15,9 +15,12 @@ from deploy.runtime import Runtime
 
 
 def predict(
-    model: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx|CHECKPOINT")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A variant, an ONNX file or a torch checkpoint."),
+    ],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns in quotes.")
+        list[str], typer.Argument(metavar="IMAGE", help="Files, folders, patterns in quotes.")
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder of the results.")
@@ -42,10 +45,11 @@ def predict(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Label images: a mask in VOC's palette and an overlay with a legend for each, at its size.
+    """Label images, each at its own size: a mask in VOC's palette, and an overlay.
 
-    An image's EXIF orientation is respected. ONNX graphs of other tools must take RGB with
-    ImageNet's mean and standard deviation, (1, 3, H, W), and give logits (1, classes, h, w).
+    An image's EXIF orientation is respected. Graphs of other tools must take
+    RGB with ImageNet's mean and standard deviation, (1, 3, H, W), and give
+    logits (1, classes, h, w).
     """
     predictions = deploy.predict(
         model,
@@ -61,7 +65,9 @@ def predict(
 
 
 def inspect(
-    target: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx")],
+    target: Annotated[
+        str, typer.Argument(metavar="VARIANT|MODEL.onnx", help="Of a variant: all its graphs.")
+    ],
     rules: LintTarget = None,
     tensors: Annotated[
         bool, typer.Option("--tensors", help="Print every activation's range and scale.")
@@ -69,11 +75,12 @@ def inspect(
     out: Out = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in an ONNX file of any tool, or in every graph of a variant; nothing is run.
+    """Show what is in an ONNX file of any tool; nothing is run.
 
-    Operators before and after quantization, parameters, multiply-accumulates, how much of them is
-    done in 8 bits, what stays float and why, ranges and scales and which of them look wrong, and
-    the rules of its target that it breaks.
+    Operators before and after quantization, parameters, multiply-accumulates,
+    how much of them is done in 8 bits, what stays float and why, ranges and
+    scales and which of them look wrong, and the rules of its target that it
+    breaks.
     """
     results = deploy.inspect(target, rules=rules, out=out)
     display_daily.inspected(results, tensors=tensors, as_json=as_json)
@@ -82,7 +89,7 @@ def inspect(
 def bench(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="VARIANT|MODEL.onnx...", help="Of a variant: all its graphs."),
+        typer.Argument(metavar="VARIANT|MODEL.onnx", help="Of a variant: all its graphs."),
     ],
     runtimes: Annotated[
         list[Runtime] | None,
@@ -95,10 +102,11 @@ def bench(
     out: Out = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how long graphs take, batch 1, in turn in one process, so that ratios are fair.
+    """Measure how long graphs take: batch 1, all in turn, so that ratios are fair.
 
-    Where an INT8 graph is not faster than the float32 one, it says why: instructions that the
-    processor lacks, nodes that the runtime computes in float, by name, the form of another target.
+    Where an INT8 graph is not faster than the float32 one, it says why:
+    instructions that the processor lacks, nodes that the runtime computes in
+    float, by name, or the form of another target.
     """
     measured = deploy.latency(
         targets,

@@ -41,7 +41,7 @@ def _json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
     """Print a table; all but the first ``left`` columns are numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for i, column in enumerate(columns):
@@ -123,7 +123,7 @@ def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) 
 def _gate(record: Mapping[str, Any]) -> None:
     """Print what the gate's search tried, and whether it holds."""
     print(f"\ngate: {asked(record)}; {record['tuning_images']} images for tuning")
-    print_table(GATE_COLUMNS, [_gate_row(step) for step in record["steps"]])
+    _table(GATE_COLUMNS, [_gate_row(step) for step in record["steps"]])
     if record["confirmed"]:
         cost = record["confirmed"]
         print(
@@ -195,7 +195,7 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     data = results[0]["dataset"]
     print(f"{data_set(data)}, protocol {data['protocol']}, graphs in {results[0]['runtime']}")
     columns = ["graph", "weights", "mIoU %", "drop [95%]", "agree %", "SQNR dB", "cosine"]
-    print_table([*columns, "ms", "MB"], rows, left=2)
+    _table([*columns, "ms", "MB"], rows, left=2)
     _convolutions(results)
     return _notes([row[1] for row in rows], data)
 
@@ -241,11 +241,11 @@ def reported(
     data = content["dataset"]
     print(f"mIoU %, {data_set(data)}, protocol {data['protocol']}; drop and ratio of INT8 to torch")
     columns = ["model", "weights", "GMACs", "params M", "published", "torch", "FP32", "FP16"]
-    print_table([*columns, "INT8", "drop", "ratio"], models, left=2)
+    _table([*columns, "INT8", "drop", "ratio"], models, left=2)
     _notes([row[1] for row in models], data)
     print("each graph against torch")
     columns = ["model", "graph", "mIoU drop [95%]", "ratio % [95%]"]
-    print_table([*columns, "agree %", "SQNR dB", "cosine"], graphs, left=2)
+    _table([*columns, "agree %", "SQNR dB", "cosine"], graphs, left=2)
     if seconds:
         _stage_times(seconds, list(content["variants"]))
     return print(f"report: {out / 'report' / 'report.html'}")
@@ -273,7 +273,7 @@ def _stage_times(seconds: Mapping[str, float], names: Sequence[str]) -> None:
         for name in names
     ]
     print(f"seconds by stage, {sum(seconds.values()):.0f} in all")
-    print_table(["model", *stages], rows)
+    _table(["model", *stages], rows)
 
 
 def models(variants: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -294,10 +294,10 @@ def models(variants: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         for variant in variants
     ]
     columns = ["id", "model", "weights", "params M", "GMACs", "published", "VACC FP16", "VACC INT8"]
-    return print_table(columns, rows, left=3)
+    return _table(columns, rows, left=3)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:
     """Print a table of text cells under its title; all but the first ``left`` are numbers."""
     print(title)
-    print_table(columns, rows, left=left)
+    _table(columns, rows, left=left)

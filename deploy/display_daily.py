@@ -75,18 +75,17 @@ def _value(value: Value) -> str:
 
 def _operators(result: Inspection) -> None:
     before = result.before.operators if result.before else {}
+    title = "\noperators"
     if result.before:
         source = "" if result.before.is_source is not False else ", of another graph"
         size = f"{result.before.size_bytes / 1e6:.1f} MB"
-        print(f"\noperators, before: {result.before.path} ({size}{source})")
-    else:
-        print("\noperators")
+        title = f"\noperators, before: {result.before.path} ({size}{source})"
     names = sorted({*before, *result.operators}, key=lambda n: (-result.operators.get(n, 0), n))
     rows = [[n, str(before.get(n, 0)), str(result.operators.get(n, 0))] for n in names]
     columns = ["operator", "before", "nodes"]
     if not result.before:
         rows, columns = [[row[0], row[2]] for row in rows], ["operator", "nodes"]
-    display.print_table(columns, rows)
+    display.table(title, columns, rows, left=1)
 
 
 def _precision(result: Inspection) -> None:
@@ -123,9 +122,15 @@ def _scales(result: Inspection, *, tensors: bool) -> None:
     found = result.activations
     types = Counter(tensor.type for tensor in found)
     shown = ", ".join(f"{count} {name}" for name, count in types.items()) or "none with a scale"
-    print(f"\nactivations: {shown}")
-    if result.unreadable_scales:
-        print(f"  {result.unreadable_scales} nodes have scales that are no constants: not shown")
+    title = f"\nactivations: {shown}"
+    if found and tensors:
+        rows = [
+            [t.tensor, t.type, *(f"{v:.4g}" for v in (t.low, t.high, t.scale)), str(t.zero_point)]
+            for t in found
+        ]
+        display.table(title, ["tensor", "type", "low", "high", "scale", "zero"], rows, left=2)
+    else:
+        print(title)
     if found and not tensors:
         low, high = (f(found, key=lambda t: t.high - t.low) for f in (min, max))
         for what, tensor in (("narrowest", low), ("widest", high)):
@@ -133,12 +138,8 @@ def _scales(result: Inspection, *, tensors: bool) -> None:
                 f"  {what} range: {tensor.tensor} {tensor.low:.4g} … {tensor.high:.4g} "
                 f"(scale {tensor.scale:.4g}, zero point {tensor.zero_point})"
             )
-    if found and tensors:
-        rows = [
-            [t.tensor, t.type, *(f"{v:.4g}" for v in (t.low, t.high, t.scale)), str(t.zero_point)]
-            for t in found
-        ]
-        display.print_table(["tensor", "type", "low", "high", "scale", "zero"], rows, left=2)
+    if result.unreadable_scales:
+        print(f"  {result.unreadable_scales} nodes have scales that are no constants: not shown")
     _weights(result)
     if result.suspicions:
         print(f"{len(result.suspicions)} to look at:")
@@ -179,7 +180,7 @@ def benched(result: Latencies, *, as_json: bool) -> None:
     versions = ", ".join(f"{n} {v}" for n, v in environment["versions"].items() if n in runtimes)
     sets = ", ".join(environment["instruction_sets"]) or "no 8-bit or vector instructions known"
     print(f"{environment['cpu']} ({sets})")
-    print(f"threads: {result.threads}, runs: {result.runs}, {versions}, {environment['date']}")
+    title = f"threads: {result.threads}, runs: {result.runs}, {versions}, {environment['date']}"
     rows = [
         [
             str(timing.path),
@@ -193,7 +194,7 @@ def benched(result: Latencies, *, as_json: bool) -> None:
         for timing in result.graphs
     ]
     columns = ["graph", "runtime", "form", "median ms", "p95 ms", "images/s", "x FP32"]
-    display.print_table(columns, rows, left=3)
+    display.table(title, columns, rows, left=3)
     if all(timing.ratio is None for timing in result.graphs):
         print("no float32 graph to compare with: name one, too")
     if len({timing.input_size for timing in result.graphs}) > 1:

@@ -21,14 +21,8 @@ from deploy.graph import (
 )
 from deploy.lint import Finding, lint
 from deploy.lint.qdq import DEQUANTIZE, QUANTIZE, QdqGraph, with_initializers
-from deploy.scales import (
-    QuantizedTensor,
-    Scales,
-    Suspicion,
-    WeightForm,
-    describe_weight,
-    find_suspicions,
-)
+from deploy.scales import QuantizedTensor, Scales, WeightForm, describe_weight
+from deploy.suspicions import Suspicion, find_suspicions
 from deploy.targets import DEFAULT_TARGET, PROFILES, find_profile
 from deploy.work import DYNAMIC, NodeWork, describe_work, find_form, parameters
 

@@ -202,7 +202,7 @@ def at_first(value: float) -> Callable[[NDArray[Any]], NDArray[Any]]:
     [
         (0, 1, lambda _: 0.0, "scale", "scale is 0: it must be above 0"),
         (0, 1, lambda _: -1.0, "scale", "scale is -1"),
-        (0, 1, lambda _: np.nan, "scale", "scale is not finite"),
+        (0, 1, lambda _: np.inf, "scale", "scale is not finite"),
         (0, 1, lambda _: 1e-40, "scale", "is denormal in float32"),
         (0, 1, lambda _: 1e5, "range", "is huge"),
         (0, 1, lambda s: 100 * s, "far-range", "times as large as those next to it"),
