@@ -36,7 +36,8 @@ def draw_overlay(image: UInt8Array, labels: UInt8Array, legend: Mapping[int, str
         labels: (H, W), uint8.
         legend: label -> text of each class to name, in this order.
     """
-    blended = np.rint((1 - OPACITY) * image + OPACITY * PALETTE[labels]).astype(np.uint8)
+    colors = Image.fromarray(PALETTE[labels])
+    blended = np.array(Image.blend(Image.fromarray(image), colors, OPACITY))
     blended[_borders(labels)] = 255
     return _with_legend(Image.fromarray(blended), legend)
 
