@@ -56,8 +56,13 @@ def preprocess(image: UInt8Array, fit: Fit, size: Size) -> Float32Array:
     return normalize(fit_image(image, fit, size))
 
 
-def logits_to_labels(logits: Float32Array, size: Size) -> UInt8Array:
+def logits_to_labels(
+    logits: Float32Array, size: Size, covered: tuple[float, float] = (1.0, 1.0)
+) -> UInt8Array:
     """Resize logits (C, h, w) to ``size``, bilinear (half-pixel centres), and take the argmax.
+
+    ``covered`` is the share of the logits' height and width, from the top left, that becomes
+    ``size``: what an image fills where the rest of the input was padding.
 
     Equal, pixel for pixel, to resizing all C planes, at a fraction of the cost: a resized logit is
     a convex combination of its four neighbours, so where one class wins (or ties as the lowest
@@ -66,11 +71,11 @@ def logits_to_labels(logits: Float32Array, size: Size) -> UInt8Array:
     Returns:
         Labels, uint8 (height, width).
     """
-    if logits.shape[1:] == size:
+    if logits.shape[1:] == size and covered == (1.0, 1.0):
         direct: UInt8Array = logits.argmax(axis=0).astype(np.uint8)
         return direct
-    top, bottom, wy = _neighbours(logits.shape[1], size[0])
-    left, right, wx = _neighbours(logits.shape[2], size[1])
+    top, bottom, wy = _neighbours(logits.shape[1], size[0], covered[0])
+    left, right, wx = _neighbours(logits.shape[2], size[1], covered[1])
     # (h, w, C): the argmax and the gathers below both read the classes of one pixel together
     pixels = np.ascontiguousarray(logits.transpose(1, 2, 0))
     winners: UInt8Array = pixels.argmax(axis=2).astype(np.uint8)
@@ -91,11 +96,11 @@ def logits_to_labels(logits: Float32Array, size: Size) -> UInt8Array:
 
 
 def _neighbours(
-    source: int, target: int
+    source: int, target: int, covered: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32Array]:
     """Return, for each target pixel, its two source pixels and the weight of the second one."""
     # x_source = (x_target + 0.5) * source / target - 0.5, clamped: ONNX Resize, half_pixel
-    position = (np.arange(target) + 0.5) * (source / target) - 0.5
+    position = (np.arange(target) + 0.5) * (covered * source / target) - 0.5
     position = position.clip(0, source - 1)
     first = position.astype(np.intp)
     second = np.minimum(first + 1, source - 1)

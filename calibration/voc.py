@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from calibration.dataset import FILE_NAME, SCENES_NAME, VOC_NAME, DataSet, voc_palette
 from calibration.dataset import IGNORE_LABEL as IGNORE_LABEL  # of masks as they are read here
@@ -250,11 +250,11 @@ def _check_header(path: Path, image: Image.Image, kind: str) -> None:
         raise DataError(f"{path} has several pictures: save the one that is meant")
 
 
-def read_image(path: Path) -> UInt8Array:
+def read_image(path: Path, *, upright: bool = False) -> UInt8Array:
     """Return an image as RGB (H, W, 3), of whatever mode it was.
 
-    An EXIF orientation is not applied: VOC's masks follow the stored pixels. Transparency is
-    dropped, of 16 bits a channel in colour the upper eight are kept.
+    An EXIF orientation is applied only if ``upright``: VOC's masks follow the stored pixels.
+    Transparency is dropped, of 16 bits a channel in colour the upper eight are kept.
 
     Raises:
         DataError: the file cannot be decoded, is of a format or size that is not read, is an
@@ -264,7 +264,8 @@ def read_image(path: Path) -> UInt8Array:
         if image.mode.startswith(("I", "F")):
             raise DataError(f"{path} has mode {image.mode}: images have 8 bits a channel")
         image.info.pop("transparency", None)  # of a palette: dropped with a warning otherwise
-        return np.asarray(image.convert("RGB"))
+        turned = ImageOps.exif_transpose(image) if upright else image
+        return np.asarray(turned.convert("RGB"))
 
 
 def read_mask(

@@ -13,6 +13,8 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from deploy.errors import DeployError, ExportError, GraphError, ReportError
+from deploy.inspection import inspect
+from deploy.latency import latency
 from deploy.pipeline import (
     calibrate,
     export,
@@ -24,6 +26,7 @@ from deploy.pipeline import (
     simplify,
     validate,
 )
+from deploy.predict import predict
 
 __all__ = [
     "DeployError",
@@ -33,8 +36,11 @@ __all__ = [
     "calibrate",
     "export",
     "export_all",
+    "inspect",
+    "latency",
     "lint",
     "merge_calibration",
+    "predict",
     "quantize",
     "report",
     "simplify",

@@ -15,7 +15,7 @@ import deploy
 import models
 from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
-from deploy import cli_common, cli_making, cli_quantizing, display
+from deploy import cli_common, cli_daily, cli_making, cli_quantizing, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.cli_options import (
     AsJson,
@@ -201,6 +201,13 @@ for name, command, example in (
         cli_making.train_,
         "deploy train rf-lw50 --voc-root data --init resnet50-19c8e357.pth --device cuda",
     ),
+    (
+        "predict",
+        cli_daily.predict,
+        "deploy predict artifacts/rf-lw-mbv2/int8.onnx photos 'more/**/*.jpg' --out predictions",
+    ),
+    ("inspect", cli_daily.inspect, "deploy inspect artifacts/rf-lw-mbv2/int8.onnx --tensors"),
+    ("bench", cli_daily.bench, "deploy bench rf-lw-mbv2 other-tools.onnx --threads 2 --runs 50"),
 ):
     app.command(name, epilog=f"Example: {example}")(command)
 for registered in app.registered_commands:

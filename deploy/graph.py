@@ -283,3 +283,15 @@ class Graph:
                 "1x3xHxW is expected; export it with a fixed size"
             )
         return shape[2], shape[3]
+
+    def size_or(self, open_size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the input image, or ``open_size`` where they are not fixed.
+
+        Raises:
+            GraphError: the input is no image of 3 planes, or a batch of several.
+        """
+        dims = [d.dim_value for d in self.input.type.tensor_type.shape.dim]
+        is_image = len(dims) == 4 and dims[0] in (0, 1) and dims[1] in (0, 3)
+        if is_image and 0 in dims:
+            return open_size if 0 in dims[2:] else (dims[2], dims[3])
+        return self.input_size

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,22 +103,34 @@ class OnnxRunner:
             raise _cannot("run", "onnxruntime", self.name, error) from None
         return np.asarray(logits, dtype=np.float32)
 
-    def executed_operators(self) -> Counter[str]:
-        """Return how many nodes of each operator run, after onnxruntime's optimizations.
+    def optimized(self) -> onnx.ModelProto:
+        """Return the graph that runs, after onnxruntime's optimizations, without its parameters.
 
-        It tells them by way of a file only: a quantized graph is loaded once more.
+        It tells them by way of a file only: the graph is loaded once more.
         """
-        source = read_graph(self.model) if isinstance(self.model, Path) else self.model
-        operators = Counter(count_ops(source))
-        if not operators["DequantizeLinear"]:
-            return operators  # a float graph's convolutions are fused and renamed, but stay float
         options = session_options(1)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "optimized.onnx")
             options.optimized_model_filepath = str(path)
             self._session(options)
-            optimized = onnx.load(path, load_external_data=False)
-        return Counter(count_ops(optimized))
+            return onnx.load(path, load_external_data=False)
+
+    def executed_operators(self) -> Counter[str]:
+        """Return how many nodes of each operator run, after onnxruntime's optimizations."""
+        source = read_graph(self.model) if isinstance(self.model, Path) else self.model
+        operators = Counter(count_ops(source))
+        if not operators["DequantizeLinear"]:
+            return operators  # a float graph's convolutions are fused and renamed, but stay float
+        return Counter(count_ops(self.optimized()))
+
+
+@dataclass(frozen=True)
+class OpenVinoLayer:
+    """A layer as OpenVINO executes it."""
+
+    name: str
+    type: str
+    precision: str  # of its kernel: "i8" is 8 bits, of either sign
 
 
 class OpenVinoRunner:
@@ -155,18 +168,23 @@ class OpenVinoRunner:
             raise _cannot("run", "OpenVINO", self.name, error) from None
         return np.asarray(logits, dtype=np.float32)
 
-    def executed_convolutions(self) -> Counter[str]:
-        """Return how many convolutions compute in each precision: "i8" is 8 bits, of either sign.
+    def layers(self) -> list[OpenVinoLayer]:
+        """Return what is executed.
 
-        That is the end of the kernel's name: a layer's "runtimePrecision" may be 8 bits where its
-        kernel computes in float32.
+        The precision is the end of the kernel's name: a layer's "runtimePrecision" may be 8 bits
+        where its kernel computes in float32.
         """
-        layers = (op.get_rt_info() for op in self.compiled.get_runtime_model().get_ops())
-        return Counter(
-            layer["primitiveType"].astype(str).rsplit("_")[-1].lower()
-            for layer in layers
-            if layer["layerType"].astype(str) == "Convolution"
-        )
+        found = []
+        for op in self.compiled.get_runtime_model().get_ops():
+            info = op.get_rt_info()
+            kind, kernel = (info[key].astype(str) for key in ("layerType", "primitiveType"))
+            precision = kernel.rsplit("_")[-1].lower()
+            found.append(OpenVinoLayer(op.get_friendly_name(), kind, precision))
+        return found
+
+    def executed_convolutions(self) -> Counter[str]:
+        """Return how many convolutions compute in each precision."""
+        return Counter(layer.precision for layer in self.layers() if layer.type == "Convolution")
 
 
 def executed_convolutions(runner: Runner) -> tuple[int, int] | None:

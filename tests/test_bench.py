@@ -12,7 +12,6 @@ from graphs import refine_model
 from calibration import read_split
 from deploy.bench import measure, table
 from deploy.bench.apart import run_apart
-from deploy.bench.latency import latency
 from deploy.bench.measure import (
     FLOAT,
     Settings,
@@ -167,15 +166,6 @@ def test_measure_latency_is_a_multiple_of_fp32_in_onnxruntime(folder: Path) -> N
     rows = measure_latency(graphs, IMAGE, 5)
     assert rows[FLOAT]["onnxruntime_ratio"] == 1
     assert rows["same"]["onnxruntime_ms"] > 0
-
-
-def test_latency_of_files_is_a_table_with_ratios_to_the_first(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    latency([folder / "fp32.onnx"], passes=2)
-    title, *lines = capsys.readouterr().out.splitlines()
-    assert title.startswith("2 passes, ")
-    assert any("fp32.onnx" in line and " 1.00" in line for line in lines)
 
 
 def test_kept_images_is_what_free_memory_holds(

@@ -33,6 +33,9 @@ COMMANDS = [
     "scenes",
     "fetch-voc",
     "train",
+    "predict",
+    "inspect",
+    "bench",
 ]
 
 

@@ -11,6 +11,7 @@ MAY_NEED = {"models": {"torch", "safetensors"}, "calibration": {"onnx", "onnxrun
 COMMAND_LINES = {
     "cli.py",
     "cli_common.py",
+    "cli_daily.py",
     "cli_making.py",
     "cli_options.py",
     "cli_quantizing.py",
@@ -23,10 +24,12 @@ COMMAND_LINES = {
 PLUMBING = {
     "artifacts",
     "cli_common",
+    "cli_daily",
     "cli_making",
     "cli_options",
     "cli_quantizing",
     "display",
+    "display_daily",
     "environment",
     "errors",
     "files",
@@ -92,7 +95,9 @@ def test_libraries_neither_print_nor_exit(path: Path) -> None:
 
 def test_cli_reaches_the_stages_through_the_pipeline() -> None:
     # of a stage's module the command line takes types (its options' choices), never a function
-    files = [REPOSITORY / "deploy" / name for name in ("cli.py", "cli_quantizing.py")]
+    files = [
+        REPOSITORY / "deploy" / name for name in ("cli.py", "cli_daily.py", "cli_quantizing.py")
+    ]
     taken = [f"{module}.{name}" for file in files for module, name in imports(file)]
     parts = [name.strip(".").split(".") for name in taken if name.startswith("deploy.")]
     of_stages = [names for names in parts if len(names) > 1 and names[1] not in PLUMBING]

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from deploy.bench.work import Stage, Work, input_reader, prepare_work, read_fit
 from deploy.errors import DeployError
 from deploy.evaluation import EvaluationSet
 from deploy.graph import Graph, read_graph, read_metadata
+from deploy.latency import time_in_turn
 from deploy.progress import Progress
 from deploy.runtime import OnnxRunner, OpenVinoRunner, Runner
 from deploy.validate import Protocol, evaluate
@@ -239,12 +241,7 @@ def measure_latency(
             runners[name, "openvino"] = OpenVinoRunner(path)
         except DeployError:
             continue
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runners}
-    for turn in range(passes + 1):
-        for key, runner in runners.items():
-            elapsed = _seconds(lambda runner=runner: runner(image))  # type: ignore[misc]
-            if turn:  # the first one warms up
-                seconds[key].append(elapsed)
+    seconds = time_in_turn({key: partial(run, image) for key, run in runners.items()}, passes)
     bases = seconds[base, "onnxruntime"]
     rows: dict[str, Row] = {name: {} for name in graphs}
     for (name, runtime), values in seconds.items():

@@ -66,7 +66,7 @@ class QdqGraph(Graph):
             )
         if "Conv" not in ops:
             raise GraphError("the graph has no convolution: there is nothing to check")
-        return cls(_with_initializers(with_node_names(model)))
+        return cls(with_initializers(with_node_names(model)))
 
     def dequantized(self, name: str) -> Affine | None:
         """Return how a tensor was dequantized, or None if it is float."""
@@ -137,7 +137,7 @@ class QdqGraph(Graph):
         return bool(dims) and math.prod(dims) > 0
 
 
-def _with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which what a Constant gives is an initializer."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
