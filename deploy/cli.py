@@ -18,6 +18,8 @@ from deploy import cli_making, cli_quantizing, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.cli_options import (
     AsJson,
+    EmbedPreprocessing,
+    HeadOption,
     Images,
     Limit,
     Out,
@@ -30,6 +32,7 @@ from deploy.cli_options import (
     parse_size,
 )
 from deploy.errors import USER_ERRORS
+from deploy.heads import Head, Interface
 from deploy.progress import ConsoleProgress
 from deploy.runtime import Runtime
 from deploy.validate import Protocol
@@ -52,6 +55,8 @@ def export(
         str, typer.Option("--input-size", metavar="N|HxW", help="Fixed input size, pixels.")
     ] = "500",
     fit: Annotated[Fit, typer.Option("--fit", help="How images become inputs.")] = Fit.CROP,
+    head: HeadOption = Head.LOGITS,
+    embed_preprocessing: EmbedPreprocessing = False,
     out: Out = DEFAULT_OUT,
     as_json: AsJson = False,
 ) -> None:
@@ -60,10 +65,17 @@ def export(
     if weights is not None and len(names) != 1:
         raise typer.BadParameter("--weights is for one variant: name it")
     size = parse_size(input_size)
+    interface = Interface(head=head, embed_preprocessing=embed_preprocessing)
     progress = ConsoleProgress()
     for name in names:
         exported = deploy.export(
-            name, weights=weights, out=out, input_size=size, fit=fit, progress=progress
+            name,
+            weights=weights,
+            out=out,
+            input_size=size,
+            fit=fit,
+            interface=interface,
+            progress=progress,
         )
         display.exported(exported, as_json=as_json)
 

@@ -56,7 +56,8 @@ def exported(result: ExportedGraph, *, as_json: bool) -> None:
     print(f"{result.variant}: {result.path}  (weights: {result.weights})")
     print(f"  differs from torch by {result.difference}")
     print(f"  {_ops(result.simplified.ops_before)}")
-    return print(f"  simplified to {_ops(result.simplified.ops_after)}")
+    print(f"  simplified to {_ops(result.simplified.ops_after)}")
+    return _wrapped(result.wrapped)
 
 
 def simplified(result: SimplifiedGraph, *, as_json: bool) -> None:
@@ -96,9 +97,16 @@ def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) 
             print("  auto: " + ", ".join(f"{count} {method}" for method, count in chosen))
         for node, reason in result.kept_float.items():
             print(f"  {node} stays float: {reason}")
+        _wrapped(result.wrapped)
         if result.gate is not None:
             _gate(result.gate)
     return None
+
+
+def _wrapped(path: Path | None) -> None:
+    """Print where the graph for a device is, if one was asked for."""
+    if path is not None:
+        print(f"  for the device: {path}")
 
 
 def _gate(record: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from deploy.artifacts import GRAPHS, SCHEMA, Target
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, read_graph, read_metadata
+from deploy.heads import refuse_wrapped
 from deploy.progress import Progress
 from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, open_graph
 from deploy.validate import Protocol, evaluate
@@ -77,6 +78,8 @@ def measure(
     """
     paths = _graph_paths(target)
     graphs = {name: read_graph(path) for name, path in paths.items()}
+    for name, model in graphs.items():
+        refuse_wrapped(model, paths[name], "validate the graph without these, it has the logits")
     metadata = {name: read_metadata(model) for name, model in graphs.items()}
     sizes = {name: Graph(model).input_size for name, model in graphs.items()}
     if len(set(sizes.values())) > 1:

@@ -23,6 +23,7 @@ from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
 from deploy.gate import Gate, search, write_gated
 from deploy.graph import read_graph, read_metadata, set_metadata
+from deploy.heads import Interface, refuse_wrapped, write_wrapped
 from deploy.lint import Finding
 from deploy.lint import lint as lint_graph
 from deploy.preparation import CalibrationFile, prepare, prepare_with
@@ -55,6 +56,7 @@ class ExportedGraph:
     weights: str  # "random", or where the parameters come from
     difference: Difference  # to torch
     simplified: SimplifiedGraph
+    wrapped: Path | None = None  # the same graph with the interface that was asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +75,12 @@ def export(
     out: Path = DEFAULT_OUT,
     input_size: Size = DEFAULT_SIZE,
     fit: Fit = Fit.CROP,
+    interface: Interface | None = None,
     progress: Progress | None = None,
 ) -> ExportedGraph:
     """Export a variant to ``<out>/<variant>/fp32.onnx``, simplified and proved equal to torch.
+
+    With an ``interface``, that graph with it stands beside (deploy/heads.py): ``fp32-labels.onnx``.
 
     Raises:
         ModelError: the variant is unknown or its parameters cannot be loaded.
@@ -107,12 +112,14 @@ def export(
         simplified = simplify_onnx(model)
         difference = compare_with_torch(simplified.model, module, input_size)
         write_whole(target.fp32, simplified.model.SerializeToString())
+        wrapped = write_wrapped(target.fp32, interface or Interface())
     return ExportedGraph(
         variant=variant,
         path=target.fp32,
         weights=str(source),
         difference=difference,
         simplified=simplified,
+        wrapped=wrapped,
     )
 
 
@@ -124,7 +131,9 @@ def simplify(path: Path, output: Path | None = None) -> SimplifiedGraph:
         ExportError: the result computes something else.
         DeployError: the file cannot be written.
     """
-    simplified = simplify_onnx(read_graph(path))
+    model = read_graph(path)
+    refuse_wrapped(model, path, "simplify the graph without these")
+    simplified = simplify_onnx(model)
     write_whole(
         output or path.with_name(f"{path.stem}-simplified.onnx"),
         simplified.model.SerializeToString(),
@@ -147,6 +156,7 @@ def quantize(
     split: str = "train",
     fit: Fit | None = None,
     calibration: Path | None = None,
+    interface: Interface | None = None,
     voc_root: Path | None = None,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
@@ -173,6 +183,7 @@ def quantize(
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
         calibration: a file that :func:`calibrate` wrote for the one target, in place of images.
+        interface: what each graph that is written shall take and give in one more file beside it.
         voc_root: see :func:`calibration.find_voc_root`.
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
@@ -185,7 +196,10 @@ def quantize(
     recipes = choose_recipes(RecipeName(recipe), levers or Levers())
     if gate is None and len(recipes) > 1:
         raise DeployError(f"recipe {recipe!r} needs a gate: pass --min-ratio or --max-drop")
+    interface = interface or Interface()
     profile = None if target == VACC else find_profile(target)
+    if int8 and profile is None and not interface.is_plain:
+        raise DeployError(f"{target} takes the plain float graph: leave out head and preprocessing")
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
     if calibration and len(names) != 1:
         raise DeployError(f"a calibration is of one graph, not of {len(names)}: name the target")
@@ -223,7 +237,10 @@ def quantize(
                 evaluated = evaluation.EvaluationSet.find(voc_root, EVALUATION_SPLIT, None)
                 outcome = search(prepared, source, evaluated.samples, gate, plans, progress)
                 written.append(write_gated(prepared, outcome, config, progress))
-    return written
+    return [
+        quantization.add_wrapped(graph, interface) if isinstance(graph, QuantizedGraph) else graph
+        for graph in written
+    ]
 
 
 def _export_if_missing(

@@ -22,6 +22,7 @@ from deploy.artifacts import Target
 from deploy.calibration_source import CalibrationSource
 from deploy.files import write_whole
 from deploy.graph import Graph, graph_sha256, read_graph, read_metadata, with_node_names
+from deploy.heads import refuse_wrapped
 from deploy.progress import Progress
 from deploy.quantize.placement import Placement, place
 from deploy.runtime import default_threads
@@ -122,7 +123,13 @@ def prepare_with(
 
 
 def _read_float_graph(target: Target) -> tuple[Graph, Placement]:
-    graph = Graph(with_node_names(read_graph(target.fp32)))
+    model = read_graph(target.fp32)
+    refuse_wrapped(
+        model,
+        target.fp32,
+        "quantize the plain graph; --head and --embed-preprocessing give its INT8 the same",
+    )
+    graph = Graph(with_node_names(model))
     return graph, place(graph, PROFILES[DEFAULT_TARGET])
 
 
