@@ -14,7 +14,7 @@ import deploy
 import models
 from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
-from deploy import cli_making, cli_quantizing, display
+from deploy import cli_bundle, cli_making, cli_quantizing, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.cli_options import (
     AsJson,
@@ -182,6 +182,7 @@ for name, command, example in (
     ),
     ("lint", cli_quantizing.lint, "deploy lint other-tools.onnx --target tensorrt"),
     ("calibrate", cli_quantizing.calibrate, "deploy calibrate rf-lw50 --merge one.json two.json"),
+    ("bundle", cli_bundle.bundle, "deploy bundle rf-lw-mbv2 --target triton --head labels"),
     ("scenes", cli_making.scenes, "deploy scenes data/scenes --train 100 --val 100 --seed 2"),
     ("fetch-voc", cli_making.fetch_voc_, "deploy fetch-voc data"),
     (

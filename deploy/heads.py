@@ -57,10 +57,15 @@ class Interface:
         """Whether it is what the network itself takes and gives."""
         return self == Interface()
 
-    def path(self, graph: Path) -> Path:
-        """Where the graph with this interface stands: ``int8-labels-uint8.onnx`` and the like."""
+    @property
+    def suffix(self) -> str:
+        """What is added to names: ``-labels-uint8`` and the like."""
         head = "" if self.head is Head.LOGITS else f"-{self.head}"
-        return graph.with_name(f"{graph.stem}{head}{'-uint8' * self.embed_preprocessing}.onnx")
+        return head + "-uint8" * self.embed_preprocessing
+
+    def path(self, graph: Path) -> Path:
+        """Where the graph with this interface stands, beside the plain one."""
+        return graph.with_name(f"{graph.stem}{self.suffix}.onnx")
 
 
 def wrap(model: onnx.ModelProto, interface: Interface) -> onnx.ModelProto:

@@ -22,6 +22,7 @@ VARIANT = models.DEFAULT_VARIANT
 COMMANDS = [
     "export",
     "simplify",
+    "bundle",
     "calibrate",
     "quantize",
     "lint",

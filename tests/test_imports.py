@@ -10,6 +10,7 @@ HEAVY = {"torch", "safetensors", "onnx", "onnxruntime", "onnxscript", "onnxsim",
 MAY_NEED = {"models": {"torch", "safetensors"}, "calibration": {"onnx", "onnxruntime"}}
 COMMAND_LINES = {
     "cli.py",
+    "cli_bundle.py",
     "cli_making.py",
     "cli_options.py",
     "cli_quantizing.py",
@@ -19,6 +20,7 @@ COMMAND_LINES = {
 }
 PLUMBING = {
     "artifacts",
+    "cli_bundle",
     "cli_making",
     "cli_options",
     "cli_quantizing",
