@@ -79,7 +79,8 @@ def wrap(model: onnx.ModelProto, interface: Interface) -> onnx.ModelProto:
         GraphError: the graph takes or gives something else, or is older than opset 13.
     """
     graph = Graph(model)
-    _check(graph)
+    refuse_wrapped(model, Path("the graph"), "wrap the plain graph")
+    check_plain(graph)
     (height, width), classes = graph.input_size, graph.shapes[model.graph.output[0].name][1]
     if interface.head is Head.LABELS and classes > 256:
         raise GraphError(f"{classes} classes have no labels in 8 bits: take --head upsampled")
@@ -174,16 +175,15 @@ def run(model: onnx.ModelProto, image: NDArray[Any]) -> list[NDArray[Any]]:
     return outputs
 
 
-def _check(graph: Graph) -> None:
-    """Refuse what is not one plain image in, logits out."""
+def check_plain(graph: Graph) -> None:
+    """Refuse a graph that is not one normalized image in, logits out; raises GraphError."""
     model = graph.model
-    refuse_wrapped(model, Path("the graph"), "wrap the plain graph")
     graph.input_size  # noqa: B018 - raises
     types = [v.type.tensor_type.elem_type for v in (graph.input, *model.graph.output)]
     if types != [FLOAT, FLOAT] or len(graph.shapes.get(model.graph.output[0].name, ())) != 4:
         raise GraphError(
-            "the graph does not give float32 logits (1, classes, h, w) of one float32 image: it "
-            "can have no other head"
+            "the graph does not give float32 logits (1, classes, h, w) of one float32 image: pass "
+            "one that 'deploy' made, or one like it"
         )
     if opset(model) < MINIMUM_OPSET:
         raise GraphError(

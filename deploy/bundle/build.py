@@ -22,8 +22,8 @@ from deploy.bundle.readme import readme
 from deploy.bundle.toolchains import WRITERS, Files, vacc
 from deploy.errors import DeployError
 from deploy.files import write_folder_whole
-from deploy.graph import read_graph
-from deploy.heads import Interface, refuse_wrapped
+from deploy.graph import Graph, read_graph
+from deploy.heads import Interface, check_plain, refuse_wrapped
 from deploy.progress import Progress, SilentProgress
 from deploy.targets import DEFAULT_TARGET, VACC
 
@@ -81,6 +81,7 @@ def bundle(
         path = _find_graph(found, toolchain, precision, interface)
         plain = read_graph(path)
         refuse_wrapped(plain, path, "bundle the plain graph; --head and --embed-preprocessing wrap")
+        check_plain(Graph(plain))
         contents = Contents(name=found.name, precision=precision, plain=plain, interface=interface)
         description, golden = describe(contents), make_golden(contents)
         if toolchain is Toolchain.VACC:
@@ -114,8 +115,8 @@ def _find_graph(
         command = f"deploy quantize {name} --int8 --target {profile}"
     else:
         path = target.graph(precision.value)
-        stage = "export" if precision is Precision.FP32 else "quantize --fp16"
-        command = f"deploy {stage} {name}"
+        fp32 = precision is Precision.FP32
+        command = f"deploy export {name}" if fp32 else f"deploy quantize {name} --fp16"
     if not path.is_file():
         raise DeployError(f"no graph at {path}: run '{command}'")
     return path

@@ -59,7 +59,7 @@ def triton(contents: Contents, description: dict[str, Any], golden: Golden) -> P
 
 def openvino(contents: Contents, description: dict[str, Any], golden: Golden) -> Part:
     """Return OpenVINO's own form of the graph, or ONNX where OpenVINO is not installed."""
-    start = '`openvino.Core().compile_model("{}", "CPU")`; it may choose bfloat16 for what is float'
+    start = '`openvino.Core().compile_model("{}", "CPU")`; INFERENCE_PRECISION_HINT f32 rules out bfloat16'
     content = contents.model.SerializeToString(deterministic=True)
     try:
         library = load_openvino()
