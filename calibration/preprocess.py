@@ -40,10 +40,17 @@ def fit_mask(mask: UInt8Array, fit: Fit, size: Size) -> UInt8Array:
     )
 
 
+def normalization() -> tuple[Float32Array, Float32Array]:
+    """Return scale and shift, (3,) each: (x / 255 - mean) / std = x * scale + shift."""
+    mean, std = np.array(MEAN, dtype=np.float32), np.array(STD, dtype=np.float32)
+    scale: Float32Array = np.divide(1, 255 * std, dtype=np.float32)
+    shift: Float32Array = np.divide(-mean, std, dtype=np.float32)
+    return scale, shift
+
+
 def normalize(image: UInt8Array) -> Float32Array:
     """Return an RGB image (H, W, 3) as the input tensor (1, 3, H, W): (x / 255 - mean) / std."""
-    scale = 1 / (255 * np.array(STD, dtype=np.float32))
-    shift = -np.array(MEAN, dtype=np.float32) / np.array(STD, dtype=np.float32)
+    scale, shift = normalization()
     planes = np.empty((1, 3, *image.shape[:2]), dtype=np.float32)
     for channel in range(3):
         np.multiply(image[:, :, channel], scale[channel], out=planes[0, channel])
@@ -54,6 +61,17 @@ def normalize(image: UInt8Array) -> Float32Array:
 def preprocess(image: UInt8Array, fit: Fit, size: Size) -> Float32Array:
     """Return an RGB image of any size as the network's input, float32 (1, 3, height, width)."""
     return normalize(fit_image(image, fit, size))
+
+
+def resize_logits(logits: Float32Array, size: Size) -> Float32Array:
+    """Resize logits (C, h, w) to (C, height, width), bilinear (half-pixel centres)."""
+    top, bottom, wy = _neighbours(logits.shape[1], size[0])
+    left, right, wx = _neighbours(logits.shape[2], size[1])
+    one = np.float32(1)
+    rows = logits[:, :, left] * (one - wx) + logits[:, :, right] * wx
+    v = wy[:, None]
+    resized: Float32Array = rows[:, top] * (one - v) + rows[:, bottom] * v
+    return resized
 
 
 def logits_to_labels(

@@ -12,6 +12,7 @@ import os
 # Torch's threads must not spin while they wait: onnxruntime runs in between. Read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from deploy.bundle import bundle
 from deploy.errors import DeployError, ExportError, GraphError, ReportError
 from deploy.inspection import inspect
 from deploy.latency import latency
@@ -33,6 +34,7 @@ __all__ = [
     "ExportError",
     "GraphError",
     "ReportError",
+    "bundle",
     "calibrate",
     "export",
     "export_all",

@@ -15,11 +15,13 @@ import deploy
 import models
 from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
-from deploy import cli_common, cli_daily, cli_making, cli_quantizing, display
+from deploy import cli_bundle, cli_common, cli_daily, cli_making, cli_quantizing, display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.cli_options import (
     AsJson,
+    EmbedPreprocessing,
     Force,
+    HeadOption,
     Images,
     InputSize,
     Limit,
@@ -33,6 +35,7 @@ from deploy.cli_options import (
     parse_size,
 )
 from deploy.errors import USER_ERRORS
+from deploy.heads import Head, Interface
 from deploy.progress import ConsoleProgress
 from deploy.runtime import Runtime
 from deploy.validate import Protocol
@@ -54,6 +57,8 @@ def export(
     weights: Weights = None,
     input_size: InputSize = "500",
     fit: Annotated[Fit, typer.Option("--fit", help="How images become inputs.")] = Fit.CROP,
+    head: HeadOption = Head.LOGITS,
+    embed_preprocessing: EmbedPreprocessing = False,
     voc_root: VocRoot = None,
     out: Out = DEFAULT_OUT,
     force: Force = False,
@@ -64,6 +69,7 @@ def export(
     if weights is not None and len(names) != 1:
         raise typer.BadParameter("--weights is for one variant: name it")
     size = parse_size(input_size)
+    interface = Interface(head=head, embed_preprocessing=embed_preprocessing)
     progress = ConsoleProgress()
     exports = (
         deploy.export(
@@ -73,6 +79,7 @@ def export(
             input_size=size,
             fit=fit,
             voc_root=voc_root,
+            interface=interface,
             force=force,
             progress=progress,
         )
@@ -194,6 +201,7 @@ for name, command, example in (
     ),
     ("lint", cli_quantizing.lint, "deploy lint other-tools.onnx --target tensorrt"),
     ("calibrate", cli_quantizing.calibrate, "deploy calibrate rf-lw50 --merge one.json two.json"),
+    ("bundle", cli_bundle.bundle, "deploy bundle rf-lw-mbv2 --target triton --head labels"),
     ("scenes", cli_making.scenes, "deploy scenes data/scenes --train 100 --val 100 --seed 2"),
     ("fetch-voc", cli_making.fetch_voc_, "deploy fetch-voc data"),
     (

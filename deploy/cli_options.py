@@ -7,6 +7,7 @@ import typer
 
 from calibration.preprocess import Fit
 from calibration.ranges import Method
+from deploy.heads import Head
 from deploy.targets import TARGETS
 
 
@@ -75,6 +76,14 @@ LintTarget = Annotated[
         help="By default the one in the graph's metadata.",
         autocompletion=propose_targets,
     ),
+]
+
+HeadOption = Annotated[
+    Head, typer.Option("--head", help="What the graph beside the plain one gives.")
+]
+EmbedPreprocessing = Annotated[
+    bool,
+    typer.Option("--embed-preprocessing", help="It takes RGB bytes, 1xHxWx3; mean and std inside."),
 ]
 
 

@@ -12,7 +12,9 @@ from deploy.artifacts import DEFAULT_OUT
 from deploy.cli_options import (
     AsJson,
     CalibrationFit,
+    EmbedPreprocessing,
     Force,
+    HeadOption,
     Images,
     LintTarget,
     Out,
@@ -25,6 +27,7 @@ from deploy.cli_options import (
     parse_part,
 )
 from deploy.gate import DEFAULT_MIN_RATIO, Gate
+from deploy.heads import Head, Interface
 from deploy.progress import ConsoleProgress
 from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph
 from deploy.quantize.recipe import Levers, RecipeName
@@ -79,6 +82,8 @@ def quantize(
         Path | None,
         typer.Option("--calibration", metavar="PATH", help="By 'deploy calibrate': no images."),
     ] = None,
+    head: HeadOption = Head.LOGITS,
+    embed_preprocessing: EmbedPreprocessing = False,
     voc_root: VocRoot = None,
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
@@ -114,6 +119,7 @@ def quantize(
         split=split,
         fit=fit,
         calibration=calibration,
+        interface=Interface(head=head, embed_preprocessing=embed_preprocessing),
         voc_root=voc_root,
         weights=weights,
         out=out,

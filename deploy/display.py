@@ -66,10 +66,11 @@ def exported(results: Iterable[ExportedGraph], *, as_json: bool) -> None:
         print(f"{result.variant}: {result.path}  ({source})")
         if result.simplified is None:
             print("  made from the same; --force exports it anew")
-            continue
-        print(f"  differs from torch by {result.difference}")
-        print(f"  {_ops(result.simplified.ops_before)}")
-        print(f"  simplified to {_ops(result.simplified.ops_after)}")
+        else:
+            print(f"  differs from torch by {result.difference}")
+            print(f"  {_ops(result.simplified.ops_before)}")
+            print(f"  simplified to {_ops(result.simplified.ops_after)}")
+        _wrapped(result.wrapped)
     return None
 
 
@@ -116,9 +117,16 @@ def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) 
             print("  auto: " + ", ".join(f"{count} {method}" for method, count in chosen))
         for node, reason in result.kept_float.items():
             print(f"  {node} stays float: {reason}")
+        _wrapped(result.wrapped)
         if result.gate is not None:
             _gate(result.gate)
     return None
+
+
+def _wrapped(path: Path | None) -> None:
+    """Print where the graph for a device is, if one was asked for."""
+    if path is not None:
+        print(f"  for the device: {path}")
 
 
 def _gate(record: Mapping[str, Any]) -> None:

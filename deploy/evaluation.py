@@ -22,6 +22,7 @@ from deploy.classes import check_classes
 from deploy.environment import describe_environment
 from deploy.errors import DeployError, GraphError, ReportError
 from deploy.graph import Graph, naming, read_graph, read_metadata
+from deploy.heads import refuse_wrapped
 from deploy.metadata import read_fit, read_texts
 from deploy.progress import Progress
 from deploy.reuse import images_sha256, stage_key
@@ -90,6 +91,8 @@ def measure(
     """
     paths = _graph_paths(target)
     graphs = {name: read_graph(path) for name, path in paths.items()}
+    for name, model in graphs.items():
+        refuse_wrapped(model, paths[name], "validate the graph without these, it has the logits")
     metadata = {name: read_metadata(model) for name, model in graphs.items()}
     sizes = {}
     for name, model in graphs.items():

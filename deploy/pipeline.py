@@ -26,13 +26,14 @@ from deploy.export import Difference, compare_with_torch, export_onnx
 from deploy.files import write_whole
 from deploy.gate import Gate
 from deploy.graph import naming, read_graph, read_metadata, set_metadata
+from deploy.heads import Interface, refuse_wrapped, write_wrapped
 from deploy.jobs import QuantizationJob, quantize_target
 from deploy.lint import Finding
 from deploy.lint import lint as lint_graph
 from deploy.locks import hold
 from deploy.preparation import CalibrationFile, prepare, prepare_with
 from deploy.progress import REUSED, Progress, SilentProgress
-from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph
+from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph, add_wrapped
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
 from deploy.report import Report, build_report, write_report
 from deploy.reuse import read_sealed_graph, read_sealed_json, seal_graph, seal_json, stage_key
@@ -61,6 +62,7 @@ class ExportedGraph:
     difference: Difference | None  # to torch; of a graph that is reused, when it was made
     simplified: SimplifiedGraph | None  # likewise
     reused: bool = False  # it was there already, made from the same
+    wrapped: Path | None = None  # the same graph with the interface that was asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,7 @@ def export(
     out: Path = DEFAULT_OUT,
     input_size: Size = DEFAULT_SIZE,
     fit: Fit = Fit.CROP,
+    interface: Interface | None = None,
     voc_root: Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -86,7 +89,8 @@ def export(
     """Export a variant to ``<out>/<variant>/fp32.onnx``, simplified and proved equal to torch.
 
     A graph that is there already, made from the same, is kept unless ``force`` is set. With
-    ``voc_root`` the graph's classes get that data set's names, and must be as many.
+    ``voc_root`` the graph's classes get that data set's names, and must be as many. With an
+    ``interface``, that graph with it stands beside (deploy/heads.py): ``fp32-labels.onnx``.
 
     Raises:
         ModelError: the variant is unknown or its parameters cannot be loaded.
@@ -126,6 +130,7 @@ def export(
                 difference = compare_with_torch(simplified.model, module, input_size)
                 sealed = seal_graph(simplified.model, key)
                 write_whole(target.fp32, sealed.SerializeToString(deterministic=True))
+        wrapped = write_wrapped(target.fp32, interface or Interface())
     return ExportedGraph(
         variant=variant,
         path=target.fp32,
@@ -134,6 +139,7 @@ def export(
         difference=difference,
         simplified=simplified,
         reused=reused,
+        wrapped=wrapped,
     )
 
 
@@ -165,6 +171,7 @@ def simplify(path: Path, output: Path | None = None) -> SimplifiedGraph:
         DeployError: the file cannot be written.
     """
     model = read_graph(path)
+    refuse_wrapped(model, path, "simplify the graph without these")
     with naming(path):
         simplified = simplify_onnx(model)
     write_whole(
@@ -189,6 +196,7 @@ def quantize(
     split: str = "train",
     fit: Fit | None = None,
     calibration: Path | None = None,
+    interface: Interface | None = None,
     voc_root: Path | None = None,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
@@ -216,6 +224,7 @@ def quantize(
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
         calibration: a file that :func:`calibrate` wrote for the one target, in place of images.
+        interface: what each graph that is written shall take and give in one more file beside it.
         voc_root: see :func:`calibration.find_voc_root`.
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
@@ -229,7 +238,10 @@ def quantize(
     recipes = choose_recipes(RecipeName(recipe), levers or Levers())
     if gate is None and len(recipes) > 1:
         raise DeployError(f"recipe {recipe!r} needs a gate: pass --min-ratio or --max-drop")
+    interface = interface or Interface()
     profile = None if target == VACC else find_profile(target)
+    if int8 and profile is None and not interface.is_plain:
+        raise DeployError(f"{target} takes the plain float graph: leave out head and preprocessing")
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
     if calibration and len(names) != 1:
         raise DeployError(f"a calibration is of one graph, not of {len(names)}: name the target")
@@ -259,7 +271,10 @@ def quantize(
     for model in (resolve_target(name, out) for name in names):
         with hold(model.folder, progress):
             _export_if_missing(model, weights, out, fit, voc_root, progress)
-            written += quantize_target(model, job, progress)
+            written += [
+                add_wrapped(graph, interface) if isinstance(graph, QuantizedGraph) else graph
+                for graph in quantize_target(model, job, progress)
+            ]
     return written
 
 

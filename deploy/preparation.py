@@ -30,6 +30,7 @@ from deploy.graph import (
     read_metadata,
     with_node_names,
 )
+from deploy.heads import refuse_wrapped
 from deploy.metadata import read_fit
 from deploy.progress import REUSED, Progress
 from deploy.quantize.placement import Placement, place
@@ -151,7 +152,13 @@ def prepare_with(
 
 
 def _read_float_graph(target: Target) -> tuple[Graph, Placement]:
-    graph = Graph(with_node_names(read_graph(target.fp32)))
+    model = read_graph(target.fp32)
+    refuse_wrapped(
+        model,
+        target.fp32,
+        "quantize the plain graph; --head and --embed-preprocessing give its INT8 the same",
+    )
+    graph = Graph(with_node_names(model))
     with naming(target.fp32):
         graph.check_float()
         return graph, place(graph, PROFILES[DEFAULT_TARGET])

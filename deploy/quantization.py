@@ -23,6 +23,7 @@ from deploy.graph import (
     read_metadata,
     set_metadata,
 )
+from deploy.heads import Interface, write_wrapped
 from deploy.metrics import logits_sqnr
 from deploy.preparation import Prepared, observe_graph, read_inputs
 from deploy.progress import REUSED, Progress
@@ -54,6 +55,7 @@ class QuantizedGraph:
     methods: dict[str, str] = field(default_factory=dict)  # tensor -> what `auto` chose for it
     recipe: str | None = None
     gate: dict[str, Any] | None = None  # what gate.json holds, where a gate was asked for
+    wrapped: Path | None = None  # the same graph with the interface that was asked for
 
     @property
     def missed_gate(self) -> bool:
@@ -195,6 +197,17 @@ def write_int8(
         count, kept = len(placement.nodes), placement.kept_float
         written = _write(prepared, name, model, count, kept, metadata, key)
         return replace(written, methods=chosen, recipe=plan.recipe.name)
+
+
+def add_wrapped(graph: QuantizedGraph, interface: Interface) -> QuantizedGraph:
+    """Write a graph with an interface beside the plain one, unless it missed its gate.
+
+    Raises:
+        GraphError, ExportError, DeployError: as :func:`deploy.heads.write_wrapped`.
+    """
+    if graph.missed_gate:
+        return graph
+    return replace(graph, wrapped=write_wrapped(graph.path, interface))
 
 
 def _write(

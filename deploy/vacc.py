@@ -18,6 +18,7 @@ from deploy.calibration_source import CalibrationSource
 from deploy.errors import DeployError
 from deploy.files import write_folder_whole
 from deploy.graph import Graph, read_graph
+from deploy.heads import refuse_wrapped
 from deploy.targets import VACC
 
 GRAPH, IMAGES = "fp32.onnx", "images"
@@ -84,7 +85,9 @@ def write_vacc(target: Target, source: CalibrationSource, config: RangeConfig | 
         GraphError: the graph cannot be read or does not take one image of a fixed size.
         DeployError: the folder cannot be written, or vamc has no such calibration.
     """
-    graph = Graph(read_graph(target.fp32))
+    model = read_graph(target.fp32)
+    refuse_wrapped(model, target.fp32, "vamc takes the graph without these")
+    graph = Graph(model)
     mode = _mode(config)
     suffix = _suffix(source)
     content: dict[str, bytes | str] = {

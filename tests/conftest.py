@@ -86,6 +86,30 @@ def real_voc_root() -> Path:
     return find_voc_root(beside)
 
 
+@pytest.fixture(scope="session")
+def bundled_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return artifacts in which the default variant has the graphs of every toolchain."""
+    import deploy
+    import models
+    from calibration.scenes import write_scenes
+    from deploy.quantize.recipe import RecipeName
+
+    folder = tmp_path_factory.mktemp("bundles")
+    root, out = write_scenes(folder / "scenes", train=2, val=1, seed=1), folder / "artifacts"
+    deploy.export(models.DEFAULT_VARIANT, out=out, input_size=(64, 96))
+    for target in ("ort", "openvino", "tensorrt", "vacc"):
+        deploy.quantize(
+            [models.DEFAULT_VARIANT],
+            fp16=target == "ort",
+            target=target,
+            recipe=RecipeName.PLAIN,
+            images=2,
+            voc_root=root,
+            out=out,
+        )
+    return out
+
+
 def run_main(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str, str]:

@@ -23,6 +23,7 @@ VARIANT = models.DEFAULT_VARIANT
 COMMANDS = [
     "export",
     "simplify",
+    "bundle",
     "calibrate",
     "quantize",
     "lint",
@@ -111,6 +112,11 @@ def test_parse_size(text: str, size: tuple[int, int]) -> None:
         ),
         (["calibrate", VARIANT, "--merge", "none.json"], "none.json is no readable"),
         (["quantize", VARIANT, "--calibration", "none.json"], "none.json is no readable"),
+        (
+            ["bundle", VARIANT, "--target", "tensorrt"],
+            "run 'deploy quantize rf-lw-mbv2 --int8 --target tensorrt'",
+        ),
+        (["bundle", "model.txt", "--target", "vacc"], "neither a variant"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_1(
@@ -146,6 +152,9 @@ def test_bad_input_is_one_line_and_exit_1(
         ["calibrate", VARIANT, "--merge"],
         ["calibrate", VARIANT, "--merge", "part.json", "--part", "1/2"],
         ["validate", "--limit", "0"],
+        ["bundle", VARIANT],
+        ["bundle", VARIANT, "--target", "tpu"],
+        ["export", VARIANT, "--head", "softmax"],
         ["validate", "--fit", "stretch"],
         ["train", VARIANT, "--voc-root", "x=y"],
         ["nonsense"],

@@ -10,6 +10,7 @@ HEAVY = {"torch", "safetensors", "onnx", "onnxruntime", "onnxscript", "onnxsim",
 MAY_NEED = {"models": {"torch", "safetensors"}, "calibration": {"onnx", "onnxruntime"}}
 COMMAND_LINES = {
     "cli.py",
+    "cli_bundle.py",
     "cli_common.py",
     "cli_daily.py",
     "cli_making.py",
@@ -23,6 +24,7 @@ COMMAND_LINES = {
 }
 PLUMBING = {
     "artifacts",
+    "cli_bundle",
     "cli_common",
     "cli_daily",
     "cli_making",

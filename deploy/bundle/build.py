@@ -1,0 +1,134 @@
+"""Gathering a bundle: graph → interface → golden pair → the toolchain's files → README → checksums.
+
+Like pipeline.py, this reads and writes artifacts.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from deploy import evaluation
+from deploy.artifacts import DEFAULT_OUT, Target, int8_name, resolve_target
+from deploy.bundle.contents import (
+    Contents,
+    Precision,
+    Toolchain,
+    common_files,
+    describe,
+    make_golden,
+)
+from deploy.bundle.readme import readme
+from deploy.bundle.toolchains import WRITERS, Files, vacc
+from deploy.errors import DeployError
+from deploy.files import write_folder_whole
+from deploy.graph import Graph, read_graph
+from deploy.heads import Interface, check_plain, refuse_wrapped
+from deploy.progress import Progress, SilentProgress
+from deploy.targets import DEFAULT_TARGET, VACC
+
+SUMS = "SHA256SUMS"
+# Of the profiles in deploy/targets.py, the one whose INT8 graph a toolchain gets.
+PROFILE = {
+    Toolchain.TRITON: DEFAULT_TARGET,
+    Toolchain.OPENVINO: "openvino",
+    Toolchain.TENSORRT: "tensorrt",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What was written."""
+
+    path: Path  # of the folder
+    files: list[str]
+    size_bytes: int
+    check: str  # the command that compares the model with the golden pair
+    note: str | None  # what is not as one would expect
+
+
+def bundle(
+    target: str,
+    toolchain: Toolchain,
+    *,
+    precision: Precision = Precision.INT8,
+    interface: Interface | None = None,
+    folder: Path | None = None,
+    out: Path = DEFAULT_OUT,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write a folder with all that an integrator needs of one graph, whole or not at all.
+
+    Args:
+        target: a variant's id or the path of an ONNX file, quantized before.
+        toolchain: what the folder is for.
+        precision: of the graph; INT8 is the one made for the toolchain.
+        interface: what the model shall take and give.
+        folder: where it goes, by default ``<out>/<name>/bundle-<toolchain>-<precision>``. A bundle
+            that is there is replaced.
+        out: the folder of the artifacts.
+        progress: where to show what is going on.
+
+    Raises:
+        DeployError: a graph is missing (the message says what makes it), it cannot be bundled, or
+            the folder holds something else than a bundle or cannot be written.
+    """
+    found, interface = resolve_target(target, out), interface or Interface()
+    name = f"bundle-{toolchain}-{precision}{interface.suffix}"
+    folder = folder or found.folder / name
+    _refuse_other_folder(folder)
+    with (progress or SilentProgress()).step(f"bundle {found.name}"):
+        path = _find_graph(found, toolchain, precision, interface)
+        plain = read_graph(path)
+        refuse_wrapped(plain, path, "bundle the plain graph; --head and --embed-preprocessing wrap")
+        check_plain(Graph(plain))
+        contents = Contents(name=found.name, precision=precision, plain=plain, interface=interface)
+        description, golden = describe(contents), make_golden(contents)
+        if toolchain is Toolchain.VACC:
+            part = vacc(path.parent)
+        else:
+            part = WRITERS[toolchain](contents, description, golden)
+        files = common_files(contents, description, golden) | part.files
+        files["check.py"] = (resources.files("deploy.bundle") / "check.py").read_bytes()
+        results = evaluation.read_results(found) if found.validation.is_file() else None
+        files["README.md"] = readme(contents, toolchain, description, part, path, results)
+        files[SUMS] = _checksums(files)
+        size_bytes = write_folder_whole(folder, files)
+    return Bundle(
+        path=folder, files=sorted(files), size_bytes=size_bytes, check=part.check, note=part.note
+    )
+
+
+def _find_graph(
+    target: Target, toolchain: Toolchain, precision: Precision, interface: Interface
+) -> Path:
+    """Return the plain graph to bundle; raises DeployError with what makes it if it is missing."""
+    name = str(target.given or target.name)
+    if toolchain is Toolchain.VACC:
+        if precision is not Precision.INT8 or not interface.is_plain:
+            raise DeployError("vamc makes INT8 of the plain float graph: leave out other options")
+        path = target.folder / VACC / "fp32.onnx"
+        command = f"deploy quantize {name} --int8 --target {VACC}"
+    elif precision is Precision.INT8:
+        profile = PROFILE[toolchain]
+        path = target.graph(int8_name(profile))
+        command = f"deploy quantize {name} --int8 --target {profile}"
+    else:
+        path = target.graph(precision.value)
+        fp32 = precision is Precision.FP32
+        command = f"deploy export {name}" if fp32 else f"deploy quantize {name} --fp16"
+    if not path.is_file():
+        raise DeployError(f"no graph at {path}: run '{command}'")
+    return path
+
+
+def _refuse_other_folder(path: Path) -> None:
+    """Refuse to replace a folder that is no bundle."""
+    if path.is_dir() and any(path.iterdir()) and not (path / SUMS).is_file():
+        raise DeployError(f"{path} is not empty and no bundle: name a new folder")
+
+
+def _checksums(files: Files) -> str:
+    """Return the list that ``sha256sum -c`` reads."""
+    contents = {n: c.encode() if isinstance(c, str) else c for n, c in sorted(files.items())}
+    return "".join(f"{hashlib.sha256(c).hexdigest()}  {name}\n" for name, c in contents.items())

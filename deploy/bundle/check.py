@@ -1,0 +1,100 @@
+"""Compare what the model of this folder gives for golden.npz's input with golden.npz's output.
+
+python3 check.py                          run it here, in OpenVINO (model.xml) or onnxruntime
+python3 check.py http://localhost:8000    ask a Triton server that serves it
+python3 check.py output.json              read what trtexec --exportOutput wrote
+python3 check.py output.npy               read what any other runtime gave
+
+Needs numpy. Exit code 0 if enough labels agree.
+"""
+
+import importlib
+import json
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+TYPES = {"float32": "FP32", "uint8": "UINT8"}  # KServe's names
+
+
+def run_here(model: dict[str, Any], image: Any) -> Any:
+    """Run the model that stands in this folder."""
+    if (HERE / "model.xml").is_file():
+        core = importlib.import_module("openvino").Core()
+        hints = {"INFERENCE_PRECISION_HINT": "f32"}  # or it takes bfloat16 where there is that
+        return core.compile_model(str(HERE / "model.xml"), "CPU", hints)([image])[0]
+    onnxruntime = importlib.import_module("onnxruntime")
+    (path,) = HERE.rglob("*.onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {model["input"]["name"]: image})[0]
+
+
+def ask_triton(address: str, model: dict[str, Any], image: Any) -> Any:
+    """Send the image to a server by KServe's protocol, with binary tensors."""
+    data = image.tobytes()
+    header = {
+        "inputs": [
+            {
+                "name": model["input"]["name"],
+                "shape": model["input"]["shape"],
+                "datatype": TYPES[model["input"]["type"]],
+                "parameters": {"binary_data_size": len(data)},
+            }
+        ],
+        "outputs": [{"name": model["output"]["name"], "parameters": {"binary_data": True}}],
+    }
+    text = json.dumps(header).encode()
+    request = urllib.request.Request(
+        f"{address.rstrip('/')}/v2/models/{model['name']}/infer",
+        data=text + data,
+        headers={
+            "Content-Type": "application/octet-stream",
+            "Inference-Header-Content-Length": str(len(text)),
+        },
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        length = int(response.headers["Inference-Header-Content-Length"])
+        body = response.read()
+    (output,) = json.loads(body[:length])["outputs"]
+    return np.frombuffer(body[length:], model["output"]["type"]).reshape(output["shape"])
+
+
+def read_output(path: Path, model: dict[str, Any]) -> Any:
+    """Read an output that was saved: by numpy, or by trtexec."""
+    if path.suffix == ".npy":
+        return np.load(path)
+    outputs = {entry["name"]: entry["values"] for entry in json.loads(path.read_text())}
+    values = np.array(outputs[model["output"]["name"]], model["output"]["type"])
+    return values.reshape(model["output"]["shape"])
+
+
+def main(arguments: list[str]) -> int:
+    """Compare, print, and return the exit code."""
+    model = json.loads((HERE / "model.json").read_text())
+    golden = np.load(HERE / model["golden"]["file"])
+    image, expected = (golden[model[key]["name"]] for key in ("input", "output"))
+    source = arguments[0] if arguments else ""
+    if source.startswith("http"):
+        found = ask_triton(source, model, image)
+    else:
+        found = read_output(Path(source), model) if source else run_here(model, image)
+    if list(found.shape) != list(expected.shape):
+        print(f"the output's shape is {found.shape}, not {expected.shape}")
+        return 1
+    if model["output"]["head"] == "labels":
+        agreement = (found == expected).mean()
+    else:
+        agreement = (found.argmax(axis=1) == expected.argmax(axis=1)).mean()
+        difference = np.abs(found - expected).max() / np.ptp(expected)
+        print(f"logits differ by {difference:.2g} of their range at most")
+    wanted = model["golden"]["agreement"]
+    print(f"{100 * agreement:.2f}% of the labels agree ({100 * wanted:g}% are wanted)")
+    return int(agreement < wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,66 @@
+"""README.md of a bundle: what it is, how to start and to check it, what it scored."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from calibration.record import file_sha256
+from deploy.bundle.contents import Contents, Toolchain
+from deploy.bundle.render import render
+from deploy.bundle.toolchains import Part
+from deploy.figures import data_set, is_drawn, percent
+from deploy.graph import read_metadata
+
+NAMES = {
+    Toolchain.TRITON: "Triton Inference Server",
+    Toolchain.OPENVINO: "OpenVINO",
+    Toolchain.TENSORRT: "TensorRT",
+    Toolchain.VACC: "VACC",
+}
+MEANINGS = {
+    "logits": "one value a class at a quarter of the size: resize (bilinear, half-pixel centres), "
+    "then take the largest",
+    "upsampled": "one value a class and pixel, the largest is the label",
+    "labels": "the index of the class in labels.txt, from 0",
+}
+
+
+def readme(
+    contents: Contents,
+    toolchain: Toolchain,
+    description: Mapping[str, Any],
+    part: Part,
+    path: Path,
+    results: Mapping[str, Any] | None,
+) -> str:
+    """Return the text; ``path`` is the plain graph's file, ``results`` what validation.json has."""
+    weights = read_metadata(contents.plain).get("weights", "parameters of unknown origin")
+    return render(
+        "README.md.j2",
+        model=description,
+        toolchain=NAMES[toolchain],
+        classes=len(contents.classes),
+        file=path.name,
+        weights="random parameters" if weights == "random" else f"parameters: {weights}",
+        embedded=contents.interface.embed_preprocessing,
+        meaning=MEANINGS[description["output"]["head"]],
+        part=part,
+        accuracy=_accuracy(path, weights, results),
+    )
+
+
+def _accuracy(path: Path, weights: str, results: Mapping[str, Any] | None) -> str:
+    """Say what validation measured of this very file."""
+    if weights == "random":
+        return "none, its parameters are random."
+    scores = (results or {"results": {}})["results"].get(path.stem)
+    if results is None or scores is None or scores["sha256"] != file_sha256(path):
+        return "not measured; `deploy validate` does it."
+    data = results["dataset"]
+    torch = results["results"].get("torch", {}).get("miou")
+    drawn = " Drawn scenes: the figure compares graphs with each other only." * is_drawn(data)
+    return (
+        f"mIoU {percent(scores['miou'])}% (torch {percent(torch)}%), "
+        f"{percent(scores['agreement'])}% of the labels as torch's; {data_set(data)}, protocol "
+        f"{data['protocol']}, in {results['runtime']}, {results['environment']['date']}.{drawn}"
+    )

@@ -1,0 +1,42 @@
+"""The command that gathers what an integrator needs: ``bundle``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import deploy
+from deploy import display_bundle
+from deploy.artifacts import DEFAULT_OUT
+from deploy.bundle import Precision, Toolchain
+from deploy.cli_options import AsJson, EmbedPreprocessing, HeadOption, Out
+from deploy.heads import Head, Interface
+from deploy.progress import ConsoleProgress
+
+
+def bundle(
+    variant: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx")],
+    toolchain: Annotated[Toolchain, typer.Option("--target", help="What the folder is for.")],
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Which graph; INT8 is the target's own.")
+    ] = Precision.INT8,
+    head: HeadOption = Head.LOGITS,
+    embed_preprocessing: EmbedPreprocessing = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="By default a folder beside the graph."),
+    ] = None,
+    out: Out = DEFAULT_OUT,
+    as_json: AsJson = False,
+) -> None:
+    """Write a folder for a device: model, preprocessing, labels, checks, checksums, README."""
+    written = deploy.bundle(
+        variant,
+        toolchain,
+        precision=precision,
+        interface=Interface(head=head, embed_preprocessing=embed_preprocessing),
+        folder=folder,
+        out=out,
+        progress=ConsoleProgress(),
+    )
+    display_bundle.bundled(written, as_json=as_json)

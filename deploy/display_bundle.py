@@ -1,0 +1,21 @@
+"""A bundle on standard output."""
+
+import json
+from dataclasses import asdict
+
+from deploy.bundle import Bundle
+
+
+def bundled(result: Bundle, *, as_json: bool) -> None:
+    """Print what is in a bundle and how to check it."""
+    if as_json:
+        return print(json.dumps(asdict(result), indent=1, default=str))
+    print(f"{result.path}  ({result.size_bytes / 1e6:.1f} MB)")
+    shown = [name for name in result.files if not name.startswith("images/")]
+    for name in shown:
+        print(f"  {name}")
+    if images := len(result.files) - len(shown):
+        print(f"  images/ ({images} files)")
+    if result.note:
+        print(f"note: {result.note}")
+    return print(f"check: cd {result.path} && sha256sum -c SHA256SUMS && {result.check}")

@@ -1,0 +1,186 @@
+"""What a bundle has for each toolchain, run where the tool or its protocol can be."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_config
+from google.protobuf import text_format
+
+from deploy.bundle import Precision, Toolchain
+from deploy.graph import read_graph
+from deploy.heads import Interface
+
+
+def test_openvinos_form_loads_and_gives_the_golden_output(
+    bundled_artifacts: Path, tmp_path: Path
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    folder = make(bundled_artifacts, tmp_path, Toolchain.OPENVINO, PLAIN, Precision.FP32)
+    golden = np.load(folder / "golden.npz")
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(folder / "model.xml"), "CPU", hints)
+    assert compiled.input(0).any_name == "image"
+    assert compiled.output(0).any_name == "logits"
+    logits = compiled([golden["image"]])[0]
+    np.testing.assert_allclose(logits, golden["logits"], atol=1e-4 * np.ptp(golden["logits"]))
+
+
+def test_openvino_that_is_not_installed_leaves_onnx_and_a_note(
+    bundled_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    folder = make(bundled_artifacts, tmp_path, Toolchain.OPENVINO, DEVICE)
+    assert names(folder) == COMMON | {"model.onnx"}
+    assert "Note: OpenVINO was not installed" in (folder / "README.md").read_text()
+    assert check(folder).returncode == 0  # in onnxruntime
+
+
+@pytest.mark.parametrize("interface", [PLAIN, DEVICE], ids=["plain", "device"])
+def test_tritons_configuration_is_that_of_the_model(
+    interface: Interface, bundled_artifacts: Path, tmp_path: Path
+) -> None:
+    folder = make(bundled_artifacts, tmp_path, Toolchain.TRITON, interface)
+    (text,) = folder.rglob("config.pbtxt")
+    config = text_format.Parse(text.read_text(), triton_config())
+    assert config.name == text.parent.name  # or Triton refuses to load it
+    assert [config.backend, config.max_batch_size] == ["onnxruntime", 0]
+    assert [(g.count, g.kind) for g in config.instance_group] == [(1, 2)]
+    assert {p.key: p.value.string_value for p in config.parameters} == {
+        "intra_op_thread_count": "0"
+    }
+    graph = read_graph(text.parent / "1" / "model.onnx").graph
+    triton_types = {onnx.TensorProto.FLOAT: 11, onnx.TensorProto.UINT8: 2}
+    for ours, theirs in ((graph.input, config.input), (graph.output, config.output)):
+        assert [
+            (v.name, triton_types[v.type.tensor_type.elem_type], [d.dim_value for d in dims(v)])
+            for v in ours
+        ] == [(t.name, t.data_type, list(t.dims)) for t in theirs]
+
+
+def dims(value: onnx.ValueInfoProto) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
+@pytest.fixture
+def triton(bundled_artifacts: Path, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Serve a bundle's repository by KServe's protocol; yield its address and the bundle."""
+    folder = make(bundled_artifacts, tmp_path, Toolchain.TRITON, DEVICE)
+    (path,) = folder.rglob("model.onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == f"/v2/models/{path.parent.parent.name}/infer"
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Inference-Header-Content-Length"])
+            request = json.loads(body[:length])
+            (given,), (wanted,) = request["inputs"], request["outputs"]
+            assert given["datatype"] == "UINT8"
+            assert given["parameters"] == {"binary_data_size": len(body) - length}
+            assert wanted["parameters"] == {"binary_data": True}
+            image = np.frombuffer(body[length:], np.uint8).reshape(given["shape"])
+            (labels,) = session.run([wanted["name"]], {given["name"]: image})
+            output = {"name": wanted["name"], "datatype": "UINT8", "shape": list(labels.shape)}
+            output["parameters"] = {"binary_data_size": labels.nbytes}
+            header = json.dumps({"model_name": "x", "outputs": [output]}).encode()
+            self.send_response(200)
+            self.send_header("Inference-Header-Content-Length", str(len(header)))
+            self.send_header("Content-Length", str(len(header) + labels.nbytes))
+            self.end_headers()
+            self.wfile.write(header + labels.tobytes())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", folder
+        server.shutdown()
+        thread.join()
+
+
+def test_check_asks_a_server_by_its_protocol(triton: tuple[str, Path]) -> None:
+    address, folder = triton
+    result = check(folder, address)
+    assert result.stdout == "100.00% of the labels agree (90% are wanted)\n", result.stderr
+
+
+TRTEXEC = """\
+#!{python}
+# Takes what build.sh passes and exports outputs in trtexec's format.
+import json, sys, numpy, onnxruntime
+options = dict(a.lstrip("-").partition("=")[::2] for a in sys.argv[1:])
+with open("calls.txt", "a") as file:
+    print(*sys.argv[1:], file=file)
+if "saveEngine" in options:
+    open(options["saveEngine"], "wb").write(open(options["onnx"], "rb").read())
+else:
+    session = onnxruntime.InferenceSession(open(options["loadEngine"], "rb").read())
+    (given,) = session.get_inputs()
+    name, _, path = options["loadInputs"].partition(":")
+    kind = {{"tensor(uint8)": "uint8", "tensor(float)": "float32"}}[given.type]
+    feed = {{name: numpy.fromfile(path, kind).reshape(given.shape)}}
+    entries = [
+        {{"name": o.name, "dimensions": "x".join(map(str, v.shape)), "values": v.ravel().tolist()}}
+        for o, v in zip(session.get_outputs(), session.run(None, feed))
+    ]
+    json.dump(entries, open(options["exportOutput"], "w"))
+"""
+
+
+@pytest.mark.parametrize("interface", [PLAIN, DEVICE], ids=["plain", "device"])
+@pytest.mark.parametrize(
+    ("precision", "flags"),
+    [(Precision.INT8, "--stronglyTyped"), (Precision.FP32, "--stronglyTyped --noTF32")],
+)
+def test_tensorrts_script_builds_runs_and_checks(
+    precision: Precision, flags: str, interface: Interface, bundled_artifacts: Path, tmp_path: Path
+) -> None:
+    folder = make(bundled_artifacts, tmp_path, Toolchain.TENSORRT, interface, precision)
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin" / "trtexec"
+    tool.write_text(TRTEXEC.format(python=sys.executable))
+    tool.chmod(0o755)
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    script = ["sh", str(folder / "build.sh")]
+    path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    # a link to a virtual environment's interpreter finds its packages by this
+    path["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p.endswith("site-packages"))
+    result = subprocess.run(script, capture_output=True, text=True, env=path, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "100.00% of the labels agree" in result.stdout
+    calls = (folder / "calls.txt").read_text().splitlines()
+    assert calls == [
+        f"--onnx=model.onnx --saveEngine=model.plan {flags}",
+        "--loadEngine=model.plan --loadInputs=image:golden-input.bin --exportOutput=output.json",
+    ]
+    environment = path | {"FLAGS": "--int8 --fp16"}
+    subprocess.run(script, capture_output=True, env=environment, check=True)
+    assert (folder / "calls.txt").read_text().splitlines()[2].endswith("plan --int8 --fp16")
+
+
+def test_vaccs_folder_is_the_one_that_quantize_wrote(
+    bundled_artifacts: Path, tmp_path: Path
+) -> None:
+    folder = make(bundled_artifacts, tmp_path, Toolchain.VACC)
+    own = bundled_artifacts / VARIANT / "vacc"
+    assert {n: (folder / n).read_bytes() for n in names(own)} == {
+        n: (own / n).read_bytes() for n in names(own)
+    }
+    golden = np.load(folder / "golden.npz")
+    np.save(tmp_path / "output.npy", golden["logits"])
+    assert check(folder, str(tmp_path / "output.npy")).returncode == 0
+    np.save(tmp_path / "output.npy", golden["logits"][:, :, 1:])
+    assert "the output's shape is" in check(folder, str(tmp_path / "output.npy")).stdout
