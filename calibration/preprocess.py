@@ -65,8 +65,8 @@ def preprocess(image: UInt8Array, fit: Fit, size: Size) -> Float32Array:
 
 def resize_logits(logits: Float32Array, size: Size) -> Float32Array:
     """Resize logits (C, h, w) to (C, height, width), bilinear (half-pixel centres)."""
-    top, bottom, wy = _neighbours(logits.shape[1], size[0])
-    left, right, wx = _neighbours(logits.shape[2], size[1])
+    top, bottom, wy = _neighbours(logits.shape[1], size[0], 1.0)
+    left, right, wx = _neighbours(logits.shape[2], size[1], 1.0)
     one = np.float32(1)
     rows = logits[:, :, left] * (one - wx) + logits[:, :, right] * wx
     v = wy[:, None]

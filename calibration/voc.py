@@ -218,7 +218,7 @@ def check_files(sample: Sample, list_path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path, kind: str, formats: Sequence[str]) -> Iterator[Image.Image]:
+def _opened(path: Path, kind: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """Open a still image of bearable size; whatever its decoding raises becomes a DataError."""
     try:
         with Image.open(path, formats=formats) as image:
