@@ -151,7 +151,11 @@ def _value(
         option.process_value(context, result)
     except typer.BadParameter as error:
         reason = error.message.removeprefix("Value error, ").rstrip(".")
-        raise SettingsError(f"{label}, for 'deploy {context.info_name}': {reason}") from None
+        of_all = f"[{context.info_name}]" not in label
+        remedy = "; set it in the tables of the commands that it suits" if of_all else ""
+        raise SettingsError(
+            f"{label}, for 'deploy {context.info_name}': {reason}{remedy}"
+        ) from None
     return result
 
 

@@ -170,7 +170,7 @@ def test_files_are_found_up_to_the_root_of_the_repository(
         ("oven = 5", "deploy.toml: oven is 5: it must be a text in quotes"),
         ("recipe = [1]", "deploy.toml: recipe is 1: it must be a text in quotes"),
         ("size = 1979-05-27", "deploy.toml: size is .*: it must be a text in quotes"),
-        ("[bake]\nminutes = 0", r"deploy.toml: \[bake\] minutes, for 'deploy bake': .*1"),
+        ("[bake]\nminutes = 0", r"deploy.toml: \[bake\] minutes, for 'deploy bake': .*1$"),
         (
             "heat = 'mild'",
             "deploy.toml: heat, for 'deploy bake': 'mild' is not one of 'low', 'high'",
