@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calibration.errors import CalibrationError
+from calibration.errors import CalibrationError, DataError
 from calibration.preprocess import Fit
-from calibration.statistics import TensorStatistics
+from calibration.statistics import TensorStatistics, whole
 from calibration.voc import Sample
 
 FORMAT = 3
@@ -71,11 +71,16 @@ def read_calibration(path: Path) -> Calibration:
                 f"{path} has format {content['format']}, not {FORMAT}: delete it to calibrate anew"
             )
         key = CalibrationKey(
-            graph_sha256=content["graph_sha256"],
+            graph_sha256=_text(content["graph_sha256"]),
             fit=Fit(content["fit"]),
-            images=tuple(CalibrationImage(**image) for image in content["images"]),
-            samples_per_tensor=content["samples_per_tensor"],
+            images=_in_order(
+                CalibrationImage(name=_text(image["name"]), sha256=_text(image["sha256"]))
+                for image in content["images"]
+            ),
+            samples_per_tensor=whole(content["samples_per_tensor"]),
         )
+        if not key.images or len({image.sha256 for image in key.images}) < len(key.images):
+            raise ValueError("it is of no images, or of one twice")
         tensors = {k: TensorStatistics.from_json(v) for k, v in content["tensors"].items()}
     except (
         OSError,
@@ -89,7 +94,7 @@ def read_calibration(path: Path) -> Calibration:
         if isinstance(error, CalibrationError):
             raise
         raise CalibrationError(
-            f"{path} is no readable calibration file ({type(error).__name__}: {error}): delete it "
+            f"{path} is no readable calibration file ({type(error).__name__}: {error!s:.200}): delete it "
             "to calibrate anew"
         ) from None
     return Calibration(key=key, tensors=tensors)
@@ -140,6 +145,15 @@ def _in_order(images: Iterable[CalibrationImage]) -> tuple[CalibrationImage, ...
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes, in hexadecimal; raises DataError if it is unreadable."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

@@ -137,8 +137,9 @@ class TensorStatistics:
             KeyError, TypeError, ValueError, OverflowError: it is something else.
         """
         counts = np.zeros(2 * BINS, dtype=np.int64)
-        first, values = int(content["first_bin"]) + BINS, np.asarray(content["counts"], np.int64)
-        if values.ndim != 1 or (values < 0).any():
+        first = whole(content["first_bin"]) + BINS
+        values = np.asarray([whole(count) for count in content["counts"]], np.int64)
+        if (values < 0).any():
             raise ValueError("its counts are no list of whole numbers")
         if first < 0 or first + values.size > counts.size:
             raise ValueError("its histogram lies outside the bins")
@@ -148,7 +149,7 @@ class TensorStatistics:
         if not (np.isfinite(lows) & (lows <= highs) & np.isfinite(highs)).all():
             raise ValueError("the range of a channel is not finite, or ends below its start")
         counts[first : first + values.size] = values
-        exponent = int(content["bin_exponent"])
+        exponent = whole(content["bin_exponent"])
         found = cls(
             channel_minimum=lows,
             channel_maximum=highs,
@@ -158,6 +159,13 @@ class TensorStatistics:
         if exponent != _exponent_for(max(abs(found.minimum), abs(found.maximum))):
             raise ValueError(f"bins of 2^{exponent} do not suit its range")
         return found
+
+
+def whole(value: Any) -> int:
+    """Return a whole number as it stands in JSON; raises TypeError for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no whole number")
+    return value
 
 
 def _shortest(values: Float32Array) -> list[float]:

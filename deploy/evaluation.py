@@ -27,6 +27,7 @@ from deploy.metadata import read_fit, read_texts
 from deploy.progress import Progress
 from deploy.reuse import images_sha256, stage_key
 from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, open_graph
+from deploy.stored_results import GATE, VALIDATION, find_problem
 from deploy.validate import Protocol, evaluate
 
 BASELINE = "torch"
@@ -192,27 +193,23 @@ def validation_key(
 def read_results(target: Target) -> dict[str, Any]:
     """Read a variant's validation results; raises ReportError if they are missing or unreadable."""
     path = target.validation
+    remedy = f"run 'deploy validate {target.name}'"
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"name", "dataset", "environment", "weights", "results"} - content.keys()
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        raise ReportError(f"no validation results at {path}: {remedy}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ReportError(f"{path} cannot be read ({error}): {remedy} again") from None
+    if isinstance(content, dict) and "schema" in content and content["schema"] != SCHEMA:
         raise ReportError(
-            f"no validation results at {path}: run 'deploy validate {target.name}'"
-        ) from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise ReportError(
-            f"{path} cannot be read ({error}): run 'deploy validate {target.name}' again"
-        ) from None
-    if missing:
-        raise ReportError(
-            f"{path} lacks {sorted(missing)[0]!r}: run 'deploy validate {target.name}' again"
+            f"{path} has schema {content['schema']}, but this version reads {SCHEMA}: {remedy} "
+            "again"
         )
-    if content.get("schema") != SCHEMA:
-        raise ReportError(
-            f"{path} has schema {content.get('schema', 1)}, but this version reads {SCHEMA}: run "
-            f"'deploy validate {target.name}' again"
-        )
-    return content
+    if problem := find_problem(content, VALIDATION):
+        raise ReportError(f"{path} {problem}: {remedy} again")
+    if content["name"] != target.name:
+        raise ReportError(f"{path} holds the results of {content['name']!r}: {remedy} again")
+    return dict(content)
 
 
 def _without_meaning(name: str, random: set[str]) -> tuple[str, ...]:
@@ -282,10 +279,12 @@ def _read_gate(target: Target) -> dict[str, Any] | None:
     if not target.gate.is_file():
         return None
     try:
-        content: dict[str, Any] = json.loads(target.gate.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content: Any = json.loads(target.gate.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DeployError(f"{target.gate} cannot be read ({error}): delete it") from None
-    return content
+    if problem := find_problem(content, GATE):
+        raise DeployError(f"{target.gate} {problem}: delete it")
+    return dict(content)
 
 
 def _file_facts(path: Path | None, parameters: int | None) -> dict[str, Any]:

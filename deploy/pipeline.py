@@ -4,6 +4,7 @@ Only here are artifacts read and written; the stages take values and give values
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -235,6 +236,8 @@ def quantize(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
+    if not math.isfinite(fp16_sqnr):
+        raise DeployError(f"--fp16-sqnr {fp16_sqnr}: it must be a number of dB")
     recipes = choose_recipes(RecipeName(recipe), levers or Levers())
     if gate is None and len(recipes) > 1:
         raise DeployError(f"recipe {recipe!r} needs a gate: pass --min-ratio or --max-drop")

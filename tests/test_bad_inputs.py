@@ -1,6 +1,7 @@
 """Bad input of every kind: one line that names the file, exit code 1, nothing run or written."""
 
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_graphs import FLIPPED, NOT_TO_QUANTIZE, NOT_TO_VALIDATE, UNFIT, UNREADABLE
+from bad_graphs import FLIPPED, NOT_TO_QUANTIZE, NOT_TO_VALIDATE, UNFIT, UNREADABLE, good
 from bad_inputs import (
     BAD_CHECKPOINTS,
     BAD_IMAGES,
@@ -18,9 +19,12 @@ from bad_inputs import (
     GOOD_LISTS,
     SECRET,
 )
-from graphs import refine_model
+from bad_records import BAD_CALIBRATIONS, BAD_GATES, BAD_VALIDATIONS, BAD_VALUES, WRONG_USAGE
+from results import validation
 
+import deploy
 import models
+from calibration.scenes import write_scenes
 from calibration.voc import read_image, read_split
 from deploy.cli import main
 
@@ -37,7 +41,7 @@ def workplace(tmp_path: Path, voc_root: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no-torch"))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("VOC_ROOT", raising=False)
-    (tmp_path / "net.onnx").write_bytes(refine_model(classes=21).SerializeToString())
+    (tmp_path / "net.onnx").write_bytes(good())
     (tmp_path / "secret.bin").write_text(SECRET)
     return tmp_path
 
@@ -242,3 +246,91 @@ def test_graph_that_is_no_file_is_refused(
     elif kind == "dangling-link":
         path.symlink_to("nowhere")
     refuse(*GRAPH_COMMANDS[command], naming="bad.onnx")
+
+
+WITH_CALIBRATION = (*QUANTIZE[:1], "net.onnx", "--out", "out", "--calibration")
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the content of a good calibration.json of ``net.onnx``."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    root = write_scenes(folder / "data", train=2, val=1, seed=0)
+    (folder / "net.onnx").write_bytes(good())
+    deploy.calibrate(str(folder / "net.onnx"), images=2, voc_root=root, out=folder)
+    return (folder / "net" / "calibration.json").read_text()
+
+
+def spoil(change: Callable[[str], str | bytes], text: str, path: Path) -> None:
+    content = change(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def test_good_calibration_is_taken(calibration: str, tmp_path: Path, run: Command) -> None:
+    (tmp_path / "given.json").write_text(calibration)
+    code, _, err = run(*WITH_CALIBRATION, "given.json", "--recipe", "plain")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("name", BAD_CALIBRATIONS)
+def test_bad_calibration_is_refused(
+    name: str, calibration: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    spoil(BAD_CALIBRATIONS[name], calibration, tmp_path / "given.json")
+    refuse(*WITH_CALIBRATION, "given.json", "--recipe", "plain", naming="given.json")
+
+
+@pytest.mark.parametrize("name", ["cut", "nan", "newer-format", "list"])
+def test_bad_calibration_that_lies_there_is_refused(
+    name: str, calibration: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    spoil(BAD_CALIBRATIONS[name], calibration, tmp_path / "out/net/calibration.json")
+    line = refuse("quantize", "net.onnx", *QUANTIZE[2:], naming="out/net/calibration.json")
+    assert "delete it" in line
+
+
+@pytest.mark.parametrize("name", BAD_VALIDATIONS)
+def test_bad_validation_is_not_reported(
+    name: str, tmp_path: Path, refuse: Callable[..., str]
+) -> None:
+    path = tmp_path / "out" / VARIANT / "validation.json"
+    spoil(BAD_VALIDATIONS[name], json.dumps(validation(VARIANT)), path)
+    refuse("report", VARIANT, "--out", "out", naming=f"{VARIANT}/validation.json")
+
+
+@pytest.mark.parametrize("name", BAD_GATES)
+def test_bad_gate_stops_validation(
+    name: str, tmp_path: Path, voc_root: Path, refuse: Callable[..., str]
+) -> None:
+    gate = json.dumps(
+        {
+            "schema": 1,
+            "gate": {"min_ratio": 0.99, "max_drop": None},
+            "tuning_images": 2,
+            "steps": [],
+            "evaluated_images": 0,
+            "confirmed": None,
+            "held": False,
+        }
+    )
+    spoil(BAD_GATES[name], gate, tmp_path / "out/net/gate.json")
+    refuse(*VALIDATE, naming="gate.json")
+
+
+@pytest.mark.parametrize(("arguments", "named"), BAD_VALUES, ids=lambda v: " ".join(v)[:60])
+def test_bad_value_is_refused(
+    arguments: list[str], named: str, refuse: Callable[..., str]
+) -> None:
+    refuse(*arguments, naming=named)
+
+
+@pytest.mark.parametrize("arguments", WRONG_USAGE, ids=lambda v: " ".join(v)[:60])
+def test_wrong_usage_is_exit_2_with_the_usage(
+    arguments: list[str], workplace: Path, run: Command
+) -> None:
+    before = snapshot(workplace)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage:" in err
+    assert snapshot(workplace) == before
