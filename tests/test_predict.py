@@ -276,6 +276,16 @@ def test_a_graph_that_leaves_its_size_open_takes_the_one_given(tmp_path: Path) -
     assert (network.size, network.logits_size) == ((40, 60), (20, 30))
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 1, 32, 32), (1, 32, 32, 3), ("n", 4, 8, 8)])
+def test_a_graph_that_takes_no_single_image_is_refused(
+    shape: tuple[int | str, ...], tmp_path: Path
+) -> None:
+    nodes = [helper.make_node("Relu", ["image"], ["logits"])]
+    onnx.save(make_model(nodes, {}, input_shape=shape), tmp_path / "odd.onnx")
+    with pytest.raises(GraphError, match=r"odd\.onnx.*a fixed 1x3xHxW is expected"):
+        open_network(str(tmp_path / "odd.onnx"))
+
+
 def test_a_graph_of_one_class_or_without_finite_logits_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.onnx"
     onnx.save(refine_model(classes=1), path)
