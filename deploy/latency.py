@@ -13,7 +13,8 @@ from deploy.artifacts import DEFAULT_OUT, resolve_target
 from deploy.environment import describe_environment
 from deploy.errors import GraphError
 from deploy.execution import Execution, describe_execution
-from deploy.graph import Graph, read_graph, read_metadata
+from deploy.graph import Graph, naming, read_graph, read_metadata
+from deploy.heads import refuse_wrapped
 from deploy.inspection import find_form_of, graph_paths
 from deploy.lint import lint
 from deploy.progress import Progress, SilentProgress
@@ -139,16 +140,18 @@ def time_in_turn(calls: Mapping[K, Callable[[], object]], runs: int) -> dict[K, 
 
 def _open(path: Path, runtime: Runtime, threads: int) -> _Entry:
     model = read_graph(path)
+    refuse_wrapped(model, path, "measure the graph without these")
     runner: OnnxRunner | OpenVinoRunner
-    runner = (OpenVinoRunner if runtime is Runtime.OPENVINO else OnnxRunner)(path, threads)
-    return _Entry(
-        path=path,
-        runtime=runtime,
-        runner=runner,
-        form=find_form_of(model),
-        target=read_metadata(model).get("target"),
-        size=Graph(model).size_or(OPEN_SIZE),
-    )
+    with naming(path):
+        runner = (OpenVinoRunner if runtime is Runtime.OPENVINO else OnnxRunner)(path, threads)
+        return _Entry(
+            path=path,
+            runtime=runtime,
+            runner=runner,
+            form=find_form_of(model),
+            target=read_metadata(model).get("target"),
+            size=Graph(model).size_or(OPEN_SIZE),
+        )
 
 
 def _call(entry: _Entry) -> Callable[[], object]:

@@ -10,9 +10,11 @@ import models
 from calibration import CLASSES, Fit
 from calibration.preprocess import Size
 from calibration.voc import read_image
-from deploy.errors import DeployError, GraphError
+from deploy.classes import name_classes, read_class_names
+from deploy.errors import DeployError
 from deploy.files import write_whole
-from deploy.graph import Graph, read_graph, read_metadata
+from deploy.graph import Graph, naming, read_graph, read_metadata
+from deploy.heads import refuse_wrapped
 from deploy.image_paths import find_images, name_results
 from deploy.labelling import label_image, run_checked
 from deploy.overlay import encode_mask, encode_overlay
@@ -144,7 +146,8 @@ def open_network(
     if path.suffix == ".onnx":
         if variant or weights:
             raise DeployError(f"{model} has its parameters in it: leave out --variant, --weights")
-        return _open_onnx(path, fit, input_size)
+        with naming(path):
+            return _open_onnx(path, fit, input_size)
     if model in models.VARIANTS:
         if variant not in (None, model):
             raise DeployError(f"{model} is a variant itself: leave out --variant {variant}")
@@ -160,43 +163,44 @@ def open_network(
         weights = path
     module, source = models.build_with_weights(variant, weights)
     size = input_size or DEFAULT_SIZE
-    return _tried(variant, TorchRunner(module), size, fit or Fit.CROP, None, str(source))
+    classes = name_classes(module, source, None)
+    return _tried(variant, TorchRunner(module), size, fit or Fit.CROP, classes, str(source))
 
 
 def _open_onnx(path: Path, fit: Fit | None, input_size: Size | None) -> Network:
     graph = Graph(read_graph(path))
+    refuse_wrapped(graph.model, path, "predict with the graph without these, it has the logits")
     metadata = read_metadata(graph.model)
     size = graph.size_or(input_size or DEFAULT_SIZE)
     if input_size not in (None, size):
         raise DeployError(f"{path} takes images of {size[0]}x{size[1]}: leave out --input-size")
     fit = fit or Fit(metadata.get("fit", Fit.CROP.value))
-    classes, weights = metadata.get("classes"), metadata.get("weights")
-    return _tried(str(path), open_graph(path), size, fit, classes, weights)
+    classes = read_class_names(graph.model)
+    return _tried(str(path), open_graph(path), size, fit, classes, metadata.get("weights"))
 
 
 def _tried(
-    name: str, runner: Runner, size: Size, fit: Fit, classes: str | None, weights: str | None
+    name: str,
+    runner: Runner,
+    size: Size,
+    fit: Fit,
+    classes: tuple[str, ...] | None,
+    weights: str | None,
 ) -> Network:
-    """Return a network that has been run once: what it gives is known."""
+    """Return a network that has been run once: what it gives is known.
+
+    Without names for its classes they are VOC's, if there are 21, else class0, class1, ….
+    """
     logits = run_checked(runner, np.zeros((1, 3, *size), dtype=np.float32))
+    if classes is None or len(classes) != len(logits):
+        count = len(logits)
+        classes = CLASSES if count == len(CLASSES) else tuple(f"class{i}" for i in range(count))
     return Network(
         name=name,
         runner=runner,
         size=size,
         logits_size=(logits.shape[1], logits.shape[2]),
         fit=fit,
-        classes=_name_classes(name, classes, len(logits)),
+        classes=classes,
         weights=weights,
     )
-
-
-def _name_classes(name: str, names: str | None, count: int) -> tuple[str, ...]:
-    """Return the names of ``count`` classes: the graph's, else VOC's, else numbers."""
-    if not names:
-        return CLASSES if count == len(CLASSES) else tuple(f"class {i}" for i in range(count))
-    classes = tuple(names.split(","))
-    if len(classes) != count:
-        raise GraphError(
-            f"{name} names {len(classes)} classes but gives logits of {count}: export it again"
-        )
-    return classes

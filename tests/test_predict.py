@@ -11,7 +11,9 @@ from graphs import make_model, quantized, refine_model
 from numpy.typing import NDArray
 from onnx import helper
 from PIL import Image
+from safetensors.torch import save_file
 
+import deploy
 import models
 from calibration import PALETTE, DataError, Fit
 from calibration.preprocess import MEAN, STD
@@ -19,6 +21,7 @@ from calibration.voc import CLASSES, read_mask
 from deploy.cli import main
 from deploy.errors import DeployError, GraphError
 from deploy.graph import Graph, set_metadata
+from deploy.heads import Head, Interface, wrap
 from deploy.labelling import label_image
 from deploy.predict import open_network, predict
 from deploy.quantize.fp16 import convert_fp16
@@ -258,13 +261,12 @@ def test_class_names_are_the_graphs_or_vocs_or_numbers(colors: Path, tmp_path: P
     assert open_network(str(colors)).classes == tuple(NAMES.split(","))
     plain, path = color_model(), tmp_path / "plain.onnx"
     onnx.save(plain, path)
-    assert open_network(str(path)).classes == ("class 0", "class 1", "class 2", "class 3")
+    assert open_network(str(path)).classes == ("class0", "class1", "class2", "class3")
     onnx.save(refine_model(classes=21), path)
     assert open_network(str(path)).classes == CLASSES
     set_metadata(plain, {"classes": "one,two"})
     onnx.save(plain, path)
-    with pytest.raises(GraphError, match="names 2 classes but gives logits of 4"):
-        open_network(str(path))
+    assert open_network(str(path)).classes == ("class0", "class1", "class2", "class3")
 
 
 def test_a_graph_that_leaves_its_size_open_takes_the_one_given(tmp_path: Path) -> None:
@@ -274,15 +276,34 @@ def test_a_graph_that_leaves_its_size_open_takes_the_one_given(tmp_path: Path) -
     assert (network.size, network.logits_size) == ((40, 60), (20, 30))
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 1, 32, 32), (1, 32, 32, 3), ("n", 4, 8, 8)])
+def test_a_graph_that_takes_no_single_image_is_refused(
+    shape: tuple[int | str, ...], tmp_path: Path
+) -> None:
+    nodes = [helper.make_node("Relu", ["image"], ["logits"])]
+    onnx.save(make_model(nodes, {}, input_shape=shape), tmp_path / "odd.onnx")
+    with pytest.raises(GraphError, match=r"odd\.onnx.*a fixed 1x3xHxW is expected"):
+        open_network(str(tmp_path / "odd.onnx"))
+
+
 def test_a_graph_of_one_class_or_without_finite_logits_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.onnx"
     onnx.save(refine_model(classes=1), path)
-    with pytest.raises(GraphError, match="gives 1 classes"):
+    with pytest.raises(GraphError, match=r"odd\.onnx: the network gives 1 classes"):
         open_network(str(path))
     nodes = [helper.make_node("Log", ["image"], ["logits"], name="log")]
     onnx.save(make_model(nodes, {}), path)  # of 0 it is minus infinity
     with pytest.raises(GraphError, match="not finite"):
         open_network(str(path))
+
+
+def test_a_graph_for_a_device_is_refused_by_name(colors: Path, tmp_path: Path) -> None:
+    wrapped = wrap(onnx.load(colors), Interface(head=Head.LABELS))
+    onnx.save(wrapped, tmp_path / "colors-labels.onnx")
+    with pytest.raises(GraphError, match=r"colors-labels\.onnx is made for a device"):
+        open_network(str(tmp_path / "colors-labels.onnx"))
+    with pytest.raises(GraphError, match="measure the graph without these"):
+        deploy.latency([str(tmp_path / "colors-labels.onnx")], runs=1)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -323,6 +344,14 @@ def test_a_variant_and_its_checkpoint_label_alike(tmp_path: Path) -> None:
     ]
     first, second = (read_mask(result.images[0].mask) for result in results)
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_checkpoint_of_other_classes_brings_their_names(tmp_path: Path) -> None:
+    module = models.build(models.DEFAULT_VARIANT, 3)
+    save_file(module.state_dict(), tmp_path / "mine.safetensors", {"classes": "road,sky,car"})
+    path = str(tmp_path / "mine.safetensors")
+    network = open_network(path, models.DEFAULT_VARIANT, input_size=(64, 64))
+    assert network.classes == ("road", "sky", "car")
 
 
 def test_a_folder_gives_its_images_alone(colors: Path, tmp_path: Path) -> None:

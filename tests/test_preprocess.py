@@ -226,3 +226,12 @@ def test_logits_to_labels_of_quantized_logits_differs_at_ties_only(
 def test_logits_to_labels_at_the_logits_own_size_is_the_argmax() -> None:
     logits = smooth_logits(3, 12, 14)
     assert np.array_equal(logits_to_labels(logits, (12, 14)), logits.argmax(axis=0))
+
+
+def test_logits_to_labels_of_a_part_is_that_part_of_the_whole() -> None:
+    logits = np.random.default_rng(3).standard_normal((5, 8, 10)).astype(np.float32)
+    whole = logits_to_labels(logits, (64, 40))
+    part = logits_to_labels(logits, (32, 30), (0.5, 0.75))
+    np.testing.assert_array_equal(part, whole[:32, :30])
+    one_to_one = logits_to_labels(logits, (8, 10), (0.5, 0.5))
+    np.testing.assert_array_equal(one_to_one, logits_to_labels(logits, (16, 20))[:8, :10])
