@@ -114,7 +114,7 @@ def logits_to_labels(
 
 
 def _neighbours(
-    source: int, target: int, covered: float
+    source: int, target: int, covered: float = 1.0
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Float32Array]:
     """Return, for each target pixel, its two source pixels and the weight of the second one."""
     # x_source = (x_target + 0.5) * source / target - 0.5, clamped: ONNX Resize, half_pixel

@@ -15,7 +15,7 @@ from deploy.progress import ConsoleProgress
 
 
 def bundle(
-    variant: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx", help="Whose graph.")],
+    variant: Annotated[str, typer.Argument(metavar="VARIANT|MODEL.onnx", help="Quantized before.")],
     toolchain: Annotated[Toolchain, typer.Option("--target", help="What the folder is for.")],
     precision: Annotated[
         Precision, typer.Option("--precision", help="Which graph; INT8 is the target's own.")

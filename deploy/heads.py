@@ -29,6 +29,7 @@ from deploy.graph import (
     set_metadata,
     with_nodes,
 )
+from deploy.reuse import SEAL
 from deploy.runtime import default_threads
 
 TOLERANCE = 1e-5  # of the logits' range: what another order of a resize's four products may change
@@ -252,7 +253,7 @@ def _metadata(
 ) -> dict[str, str]:
     """Return a wrapped graph's metadata; of an 8-bit graph, what was added is float on purpose."""
     result = {
-        **metadata,
+        **{key: value for key, value in metadata.items() if key != SEAL},  # the plain graph's
         "head": interface.head.value,
         "preprocessing": EMBEDDED if interface.embed_preprocessing else OUTSIDE,
     }

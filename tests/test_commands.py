@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 import models
 from deploy import cli, reference
+from deploy.bundle import Toolchain
 from deploy.cli_common import INSIST_SECONDS, Stopped, stoppable
 from deploy.graph import set_metadata
 from deploy.targets import TARGETS
@@ -92,7 +93,8 @@ def test_parameters_that_name_a_variant_or_a_target_propose_some(name: str) -> N
         if str(param.metavar).startswith("VARIANT"):
             assert proposed == list(models.VARIANTS), param.name
         if isinstance(param, TyperOption) and "--target" in param.opts:
-            assert set(proposed) & set(TARGETS), param.name
+            wanted = list(Toolchain) if name == "bundle" else list(TARGETS)
+            assert proposed == wanted, param.name
 
 
 def test_the_reference_is_up_to_date() -> None:

@@ -22,8 +22,10 @@ from deploy.bundle.readme import readme
 from deploy.bundle.toolchains import WRITERS, Files, vacc
 from deploy.errors import DeployError
 from deploy.files import write_folder_whole
-from deploy.graph import Graph, read_graph
+from deploy.graph import Graph, naming, read_graph, read_metadata
 from deploy.heads import Interface, check_plain, refuse_wrapped
+from deploy.locks import hold
+from deploy.metadata import read_fit
 from deploy.progress import Progress, SilentProgress
 from deploy.targets import DEFAULT_TARGET, VACC
 
@@ -77,13 +79,22 @@ def bundle(
     name = f"bundle-{toolchain}-{precision}{interface.suffix}"
     folder = folder or found.folder / name
     _refuse_other_folder(folder)
-    with (progress or SilentProgress()).step(f"bundle {found.name}"):
+    progress = progress or SilentProgress()
+    with hold(found.folder, progress), progress.step(f"bundle {found.name}"):
         path = _find_graph(found, toolchain, precision, interface)
         plain = read_graph(path)
         refuse_wrapped(plain, path, "bundle the plain graph; --head and --embed-preprocessing wrap")
-        check_plain(Graph(plain))
-        contents = Contents(name=found.name, precision=precision, plain=plain, interface=interface)
-        description, golden = describe(contents), make_golden(contents)
+        contents = Contents(
+            name=found.name,
+            precision=precision,
+            path=path,
+            plain=plain,
+            fit=read_fit(read_metadata(plain), path),
+            interface=interface,
+        )
+        with naming(path):
+            check_plain(Graph(plain))
+            description, golden = describe(contents), make_golden(contents)
         if toolchain is Toolchain.VACC:
             part = vacc(path.parent)
         else:
@@ -91,7 +102,7 @@ def bundle(
         files = common_files(contents, description, golden) | part.files
         files["check.py"] = (resources.files("deploy.bundle") / "check.py").read_bytes()
         results = evaluation.read_results(found) if found.validation.is_file() else None
-        files["README.md"] = readme(contents, toolchain, description, part, path, results)
+        files["README.md"] = readme(contents, toolchain, description, part, results)
         files[SUMS] = _checksums(files)
         size_bytes = write_folder_whole(folder, files)
     return Bundle(

@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,9 @@ class Contents:
 
     name: str  # the variant's id, or the file's
     precision: Precision
+    path: Path  # of the plain graph
     plain: onnx.ModelProto  # float image in, logits out
+    fit: Fit  # how images become its inputs
     interface: Interface
 
     @property
@@ -75,7 +78,7 @@ class Contents:
         output = Graph(self.plain).shapes.get(self.plain.graph.output[0].name, ())
         if len(output) != 4 or len(names) != output[1]:
             raise GraphError(
-                f"{self.name} does not name a class for each logit in its metadata (classes): "
+                "the graph does not name a class for each logit in its metadata (classes): "
                 "bundle a graph that 'deploy export' made, or add them"
             )
         return names
@@ -85,7 +88,6 @@ def describe(contents: Contents) -> dict[str, Any]:
     """Return what model.json holds: what the model takes, how to make it, and what comes out."""
     model, interface = contents.model, contents.interface
     size = Graph(contents.plain).input_size
-    fit = Fit(read_metadata(contents.plain).get("fit", Fit.CROP.value))
     (given,) = (v for v in model.graph.input if v.name == Graph(contents.plain).input.name)
     return {
         "name": contents.title,
@@ -98,8 +100,8 @@ def describe(contents: Contents) -> dict[str, Any]:
         "preprocessing": {
             "colour_order": "RGB",
             "size": list(size),
-            "fit": fit.value,
-            "fit_means": FITS[fit],
+            "fit": contents.fit.value,
+            "fit_means": FITS[contents.fit],
             "resize": "bilinear; where it shrinks, over all pixels it covers (as Pillow does)",
             "normalized": "(value / 255 - mean) / std, channel by channel",
             "mean": list(MEAN),

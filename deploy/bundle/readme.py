@@ -30,22 +30,21 @@ def readme(
     toolchain: Toolchain,
     description: Mapping[str, Any],
     part: Part,
-    path: Path,
     results: Mapping[str, Any] | None,
 ) -> str:
-    """Return the text; ``path`` is the plain graph's file, ``results`` what validation.json has."""
+    """Return the text; ``results`` is what validation.json has, if there is one."""
     weights = read_metadata(contents.plain).get("weights", "parameters of unknown origin")
     return render(
         "README.md.j2",
         model=description,
         toolchain=NAMES[toolchain],
         classes=len(contents.classes),
-        file=path.name,
+        file=contents.path.name,
         weights="random parameters" if weights == "random" else f"parameters: {weights}",
         embedded=contents.interface.embed_preprocessing,
         meaning=MEANINGS[description["output"]["head"]],
         part=part,
-        accuracy=_accuracy(path, weights, results),
+        accuracy=_accuracy(contents.path, weights, results),
     )
 
 

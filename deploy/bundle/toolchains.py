@@ -59,7 +59,10 @@ def triton(contents: Contents, description: dict[str, Any], golden: Golden) -> P
 
 def openvino(contents: Contents, description: dict[str, Any], golden: Golden) -> Part:
     """Return OpenVINO's own form of the graph, or ONNX where OpenVINO is not installed."""
-    start = '`openvino.Core().compile_model("{}", "CPU")`; INFERENCE_PRECISION_HINT f32 rules out bfloat16'
+    start = (
+        '`openvino.Core().compile_model("{}", "CPU")`; the hint INFERENCE_PRECISION_HINT: f32 '
+        "keeps what is float from bfloat16"
+    )
     content = contents.model.SerializeToString(deterministic=True)
     try:
         library = load_openvino()
