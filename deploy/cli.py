@@ -1,12 +1,15 @@
 """The command line: parse, call, print. The only place that prints results or exits.
 
-Exit codes: 0 fine, 1 failed (one line says why), 2 wrong usage, 3 the accuracy gate was missed.
+Exit codes: 0 fine, 1 failed (one line says why), 2 wrong usage, 3 the accuracy gate was missed,
+130 interrupted by Ctrl-C, 143 ended by SIGTERM.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -35,6 +38,8 @@ from deploy.errors import USER_ERRORS
 from deploy.progress import ConsoleProgress
 from deploy.runtime import Runtime
 from deploy.validate import Protocol
+
+STOPPED: dict[object, str] = {130: "Interrupted", 143: "Terminated"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -213,16 +218,28 @@ def describe_variant(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; what a user can mend ends as one line on stderr and exit code 1."""
+    """Run the command line; what a user can mend ends as one line on stderr and exit code 1.
+
+    So does Ctrl-C, with 130, and SIGTERM, with 143.
+    """
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except USER_ERRORS as error:
         message = " ".join(str(error).split())
         print(f"{type(error).__name__}: {message}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("Interrupted: nothing half-written was left", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:  # typer makes one of KeyboardInterrupt
+        if end.code in STOPPED:
+            print(f"{STOPPED[end.code]}: nothing half-written was left", file=sys.stderr)
+        raise
     except BrokenPipeError:  # the reader of stdout has gone, as in `deploy models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    """End as an error does: what is open is closed, what is half-written removed."""
+    sys.exit(128 + number)
