@@ -242,7 +242,10 @@ def describe_variant(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; what a user can mend ends as one line on stderr and exit code 1."""
+    """Run the command line; what a user can mend ends as one line on stderr and exit code 1.
+
+    So does Ctrl-C, with 130, and SIGTERM, with 143.
+    """
     try:
         with cli_common.stoppable():
             app(prog_name="deploy")  # also where it is run as a module

@@ -51,14 +51,16 @@ def write_scenes(
         return root
     # beside the destination, hence on its file system: the rename at the end is atomic
     partial = directory.absolute().with_name(f".{directory.absolute().name}.partial-{os.getpid()}")
+    _remove_stale(partial)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         _write_all(partial / LAYOUT, settings, progress)
         (partial / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
         if directory.is_dir():
             directory.rmdir()  # empty: _is_written has looked
         partial.rename(directory)
     except OSError as error:
+        if _is_written(directory, settings):
+            return root  # another process was quicker
         raise DataError(
             f"{directory} cannot be written ({error.strerror or error}): choose a folder that you "
             "may write to, on a disk with room (about 60 KB a scene)"
@@ -66,6 +68,26 @@ def write_scenes(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return root
+
+
+def _remove_stale(partial: Path) -> None:
+    """Remove what stands at ``partial``, and what killed processes left beside it."""
+    prefix = partial.name.removesuffix(str(os.getpid()))
+    beside = partial.parent.iterdir() if partial.parent.is_dir() else ()
+    for path in [path for path in beside if path.name.startswith(prefix)]:
+        number = path.name.removeprefix(prefix)
+        if path == partial or (number.isdigit() and not _is_running(int(number))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def draw_scene(*, seed: int, split: str, index: int) -> tuple[bytes, bytes]:

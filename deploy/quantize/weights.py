@@ -1,12 +1,15 @@
 """The accuracy levers that work on weights: how they are rounded, and what biases make up for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import onnx
+import torch
 from onnx import numpy_helper
+from threadpoolctl import threadpool_limits
 
 from calibration.preprocess import Float32Array
 from deploy.graph import Graph, without_unused_constants
@@ -51,6 +54,9 @@ def improve_weights(
 ) -> ImprovedWeights:
     """Round weights by ``method`` and correct the biases for the mean error that is left.
 
+    The linear algebra runs in one thread: the last bits of a matrix's inverse depend on how many
+    share the work, and with them a weight that is close to the middle of two integers.
+
     Bias correction: Nagel et al. 2019, arXiv 1906.04721, section 4.2, from calibration data: the
     bias takes (W - s q) E[x]. A convolution without a bias gets one.
 
@@ -69,17 +75,33 @@ def improve_weights(
     improved: dict[str, QuantizedWeight] = {}
     gain: dict[str, float] = {}
     biases: dict[str, Float32Array] = {}
-    for moments in collect_moments(graph, nodes, images, largest if rounders else 0):
-        for node in (n for n in nodes if n.name in moments):
-            weight = graph.constants[node.input[1]].astype(np.float64)
-            known = moments[node.name]
-            found = _round(weight, weights[node.name], known, rounders, correct_biases, weight_max)
-            improved[node.name], gain[node.name] = found
-            if correct_biases:
-                shift = _mean_error(weight, improved[node.name], known)
-                bias = bias_of(graph, node)
-                biases[node.name] = (shift if bias is None else bias + shift).astype(np.float32)
+    with _one_thread():
+        for moments in collect_moments(graph, nodes, images, largest if rounders else 0):
+            for node in (n for n in nodes if n.name in moments):
+                weight, known = (
+                    graph.constants[node.input[1]].astype(np.float64),
+                    moments[node.name],
+                )
+                nearest = weights[node.name]
+                found = _round(weight, nearest, known, rounders, correct_biases, weight_max)
+                improved[node.name], gain[node.name] = found
+                if correct_biases:
+                    shift = _mean_error(weight, improved[node.name], known)
+                    bias = bias_of(graph, node)
+                    biases[node.name] = (shift if bias is None else bias + shift).astype(np.float32)
     return ImprovedWeights(weights=improved, biases=biases, gain_db=gain)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep numpy's and torch's linear algebra to one thread; onnxruntime has threads of its own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _round(

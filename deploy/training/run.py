@@ -1,13 +1,13 @@
 """The state of a training run, and the one step that changes it."""
 
 import math
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from calibration.preprocess import Fit, fit_image, fit_mask, logits_to_labels, normalize
 from calibration.voc import CLASSES, IGNORE_LABEL, Sample, read_sample
 from deploy.classes import check_same_classes
+from deploy.errors import DeployError
+from deploy.files import replacing
 from deploy.metrics import ConfusionMatrix
 from deploy.progress import LOGGER
 from deploy.training.config import Status, TrainConfig, TrainError
@@ -144,8 +146,9 @@ class Run:
             "seed": self.config.seed,
             "classes": list(self.data.classes),
         }
-        with _atomic(self.config.directory / CHECKPOINT) as path:
-            torch.save(state, path)
+        target = self.config.directory / CHECKPOINT
+        with _whole(target) as path, path.open("wb") as file:  # torch tells a file's error only
+            torch.save(state, file)
 
     def save_weights(self) -> Path:
         """Write the parameters as float32 safetensors; returns where."""
@@ -157,7 +160,7 @@ class Run:
         # the export takes the names from here, or checks that its data set's are these
         metadata = {"classes": ",".join(self.data.classes)} if self.data.own else None
         target = self.config.directory / WEIGHTS
-        with _atomic(target) as path:
+        with _whole(target) as path:
             save_file(tensors, path, metadata)
         return target
 
@@ -258,18 +261,16 @@ def _training_mode(network: nn.Module, config: TrainConfig) -> None:
 
 
 @contextmanager
-def _atomic(target: Path) -> Iterator[Path]:
+def _whole(target: Path) -> Iterator[Path]:
     """Yield a path to write; it takes the name ``target`` once it is whole."""
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, target)
+        with replacing(target) as path:
+            try:
+                yield path
+            except RuntimeError as error:  # torch's, of which the disk's may be the cause
+                raise (error.__context__ or error) from None
+            except SafetensorError as error:
+                raise OSError(str(error)) from None
         LOGGER.debug("wrote %s (%d bytes)", target, target.stat().st_size)
-    except OSError as error:
-        raise TrainError(
-            f"{target} cannot be written ({error.strerror or error}): choose a directory with room"
-        ) from None
-    finally:  # also where a signal stops it
-        with suppress(OSError):
-            partial.unlink()
+    except DeployError as error:
+        raise TrainError(f"{error}: choose a directory with room") from None

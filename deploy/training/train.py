@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from calibration.voc import pick
+from deploy.files import remove_stale
 from deploy.training.config import Status, TrainConfig
 from deploy.training.data import Batches
 from deploy.training.run import Run
@@ -27,6 +28,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Path:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    remove_stale(config.directory)
     run = Run(config)
     batches = Batches(config.data, config.augmentation, config.batch_size, config.seed)
     validation = [pick(root.samples(), config.validation_images) for root in config.validation]
