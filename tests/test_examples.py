@@ -1,11 +1,14 @@
 import io
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from calibration import DataSet, describe_data_set
 from calibration.voc import PALETTE
 from deploy.examples import BETTER, DIFFERENCES, OTHER, SIDE, WORSE, Examples, WorstImages
 from deploy.validate import Seen
@@ -25,8 +28,11 @@ def differing(name: str, pixels: int) -> Seen:
     return seen(name, TRUTH, int8.reshape(TRUTH.shape))
 
 
-def watched(images: Iterator[Seen] | list[Seen], count: int = 2) -> Examples:
-    worst = WorstImages("torch", "int8", count)
+def watched(
+    images: Iterator[Seen] | list[Seen], count: int = 2, data: DataSet | None = None
+) -> Examples:
+    data = data or describe_data_set(Path("VOC2012"))
+    worst = WorstImages("torch", "int8", data, count)
     for image in images:
         worst(image)
     return worst.examples()
@@ -67,6 +73,16 @@ def test_pictures_have_vocs_colours_and_a_legend_of_what_they_show() -> None:
     int8 = decoded(examples, "1-int8.png")
     assert (int8[0, 0] == PALETTE[8]).all()
     assert (int8[-1] == PALETTE[15]).all()
+
+
+def test_pictures_of_ones_own_data_have_its_names_and_colours() -> None:
+    voc = describe_data_set(Path("VOC2012"))
+    names = [*voc.classes[:15], "pedestrian", *voc.classes[16:]]
+    colors = [(0, 0, 0)] * 15 + [(1, 2, 3)] + [(0, 0, 0)] * 5
+    data = replace(voc, classes=tuple(names), colors=tuple(colors))
+    examples = watched([differing("a", 0)], data=data)
+    assert {"name": "pedestrian", "color": "#010203"} in examples.record["legend"]
+    assert (decoded(examples, "1-torch.png")[-1] == (1, 2, 3)).all()
 
 
 def test_difference_says_which_of_the_two_is_right() -> None:

@@ -152,6 +152,19 @@ def test_validate_again_without_examples_takes_the_old_ones_away(
     assert not (folder / "examples").exists()
 
 
+def test_results_without_their_pictures_are_measured_anew(
+    artifacts: Path, voc: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(artifacts / VARIANT, tmp_path / VARIANT)
+    picture = tmp_path / VARIANT / "examples" / "2-image.jpg"
+    before = picture.stat().st_mtime_ns
+    deploy.validate([VARIANT], voc_root=voc, out=tmp_path)
+    assert picture.stat().st_mtime_ns == before  # all as it was
+    picture.unlink()
+    deploy.validate([VARIANT], voc_root=voc, out=tmp_path)
+    deploy.report(out=tmp_path)
+
+
 def run(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str, str]:

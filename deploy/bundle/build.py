@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from deploy import evaluation
 from deploy.artifacts import DEFAULT_OUT, Target, int8_name, resolve_target
 from deploy.bundle.contents import (
     Contents,
@@ -25,6 +24,7 @@ from deploy.files import write_folder_whole
 from deploy.graph import Graph, read_graph
 from deploy.heads import Interface, check_plain, refuse_wrapped
 from deploy.progress import Progress, SilentProgress
+from deploy.results import read_results
 from deploy.targets import DEFAULT_TARGET, VACC
 
 SUMS = "SHA256SUMS"
@@ -90,7 +90,7 @@ def bundle(
             part = WRITERS[toolchain](contents, description, golden)
         files = common_files(contents, description, golden) | part.files
         files["check.py"] = (resources.files("deploy.bundle") / "check.py").read_bytes()
-        results = evaluation.read_results(found) if found.validation.is_file() else None
+        results = read_results(found) if found.validation.is_file() else None
         files["README.md"] = readme(contents, toolchain, description, part, path, results)
         files[SUMS] = _checksums(files)
         size_bytes = write_folder_whole(folder, files)
