@@ -7,7 +7,7 @@ from deploy.errors import DeployError
 from deploy.targets import DEFAULT_TARGET, PROFILES
 from models.variants import VARIANTS
 
-SCHEMA = 2  # of validation.json and report.json (docs/formats.md)
+SCHEMA = 3  # of validation.json and report.json (docs/formats.md)
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_OUT = Path("artifacts")
 
@@ -60,6 +60,11 @@ class Target:
     def validation(self) -> Path:
         """Path of the accuracy results."""
         return self.folder / "validation.json"
+
+    @property
+    def examples(self) -> Path:
+        """Folder of the pictures that the accuracy results name."""
+        return self.folder / "examples"
 
 
 def resolve_target(name: str, out: Path) -> Target:

@@ -15,7 +15,15 @@ import deploy
 import models
 from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
-from deploy import cli_bundle, cli_common, cli_daily, cli_making, cli_quantizing, display
+from deploy import (
+    cli_bundle,
+    cli_common,
+    cli_daily,
+    cli_making,
+    cli_quantizing,
+    cli_report,
+    display,
+)
 from deploy.artifacts import DEFAULT_OUT
 from deploy.cli_options import (
     AsJson,
@@ -146,12 +154,6 @@ def validate(
     display.validated(results, as_json=as_json)
 
 
-@app.command(epilog="Example: deploy report --out artifacts")
-def report(variants: Variants = None, out: Out = DEFAULT_OUT, as_json: AsJson = False) -> None:
-    """Write report.json, report.md and report.html from the validation results."""
-    display.reported(deploy.report(variants or (), out=out), out, as_json=as_json)
-
-
 @app.command(
     "export-all", epilog="Example: deploy export-all --voc-root data --images 50 --limit 50"
 )
@@ -202,6 +204,7 @@ for name, command, example in (
     ("lint", cli_quantizing.lint, "deploy lint other-tools.onnx --target tensorrt"),
     ("calibrate", cli_quantizing.calibrate, "deploy calibrate rf-lw50 --merge one.json two.json"),
     ("bundle", cli_bundle.bundle, "deploy bundle rf-lw-mbv2 --target triton --head labels"),
+    ("report", cli_report.report, "deploy report --compare earlier/report.json"),
     ("scenes", cli_making.scenes, "deploy scenes data/scenes --train 100 --val 100 --seed 2"),
     ("fetch-voc", cli_making.fetch_voc_, "deploy fetch-voc data"),
     (

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import platform
+import shlex
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,10 @@ from typing import Any
 
 from deploy.runtime import default_threads
 
-PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "onnxsim", "numpy", "pillow")
+PACKAGES = (
+    *("refinenet-deploy", "torch", "onnx", "onnxruntime", "openvino", "nncf", "onnxsim"),
+    *("numpy", "pillow"),
+)
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
@@ -29,6 +33,13 @@ def describe_environment() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "versions": dict(_versions()),
     }
+
+
+def command_line() -> str:
+    """Return the command that this process is, as a person would type it again."""
+    program = Path(sys.argv[0] or "python")
+    name = "deploy" if program.name == "__main__.py" else program.name
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,30 @@ from calibration.record import CalibrationImage, file_sha256, identify
 from calibration.voc import pick
 from deploy.artifacts import GRAPHS, SCHEMA, Target
 from deploy.classes import check_classes
-from deploy.environment import describe_environment
-from deploy.errors import DeployError, GraphError, ReportError
+from deploy.closeup import find_int8, measure_layers
+from deploy.environment import command_line, describe_environment
+from deploy.errors import DeployError, GraphError
+from deploy.examples import WorstImages
 from deploy.graph import Graph, naming, read_graph, read_metadata
 from deploy.heads import refuse_wrapped
 from deploy.metadata import read_fit, read_texts
 from deploy.progress import Progress
 from deploy.reuse import images_sha256, stage_key
 from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, open_graph
-from deploy.stored_results import GATE, VALIDATION, find_problem
+from deploy.stored_results import GATE, find_problem
 from deploy.validate import Protocol, evaluate
 
 BASELINE = "torch"
 COST = ("miou_drop", "miou_ratio")
 ACCURACY = ("miou", "per_class_iou", "pixel_accuracy", *COST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The results of a target as plain values, and the pictures that they name."""
+
+    result: dict[str, Any]  # validation.json (docs/formats.md)
+    pictures: Mapping[str, bytes]  # by file name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +90,8 @@ def measure(
     weights: Path | None,
     runtime: Runtime,
     progress: Progress,
-) -> dict[str, Any]:
-    """Return the results of a target as plain values.
+) -> Measurement:
+    """Return the results of a target.
 
     What random parameters score against the masks is no accuracy: it is left out (None).
 
@@ -122,6 +133,7 @@ def measure(
         "variant": variant,
         "dataset": data.describe(protocol, size),
         "environment": describe_environment(),
+        "command": command_line(),
         "runtime": runtime.value,
         "weights": None,
     }
@@ -138,6 +150,10 @@ def measure(
             "macs": models.count_macs(module, *size),
         }
     runners |= {name: open_graph(path, runtime) for name, path in paths.items()}
+    int8 = find_int8(paths) if target.is_variant and BASELINE in runners else None
+    watch = None
+    if int8 is not None and not random & {BASELINE, int8}:  # else there is no accuracy to be seen
+        watch = WorstImages(BASELINE, int8, data.data)
     with naming(target.given or target.folder):
         scores = evaluate(
             runners,
@@ -146,6 +162,7 @@ def measure(
             size=size,
             baseline=BASELINE if BASELINE in runners else None,
             class_names=list(data.data.classes),
+            watch=watch,
         )
     result["calibration"] = _describe_calibration(metadata)
     result["gate"] = _read_gate(target)
@@ -156,7 +173,14 @@ def measure(
         | _file_facts(paths.get(name), result.get("parameters"))
         for name, score in scores.items()
     }
-    return result
+    result["layers"] = None
+    if int8 is not None and "fp32" in paths:
+        with progress.step(f"layers {target.name}"):
+            layers = measure_layers(paths["fp32"], paths[int8], data.samples, protocol.fit, size)
+        result["layers"] = {"graph": int8, **layers}
+    examples = watch and watch.examples()
+    result["examples"] = examples and examples.record
+    return Measurement(result=result, pictures=examples.pictures if examples else {})
 
 
 def validation_key(
@@ -188,28 +212,6 @@ def validation_key(
         runtime=runtime,
         environment=describe_environment() | {"date": None},
     )
-
-
-def read_results(target: Target) -> dict[str, Any]:
-    """Read a variant's validation results; raises ReportError if they are missing or unreadable."""
-    path = target.validation
-    remedy = f"run 'deploy validate {target.name}'"
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"no validation results at {path}: {remedy}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ReportError(f"{path} cannot be read ({error}): {remedy} again") from None
-    if isinstance(content, dict) and "schema" in content and content["schema"] != SCHEMA:
-        raise ReportError(
-            f"{path} has schema {content['schema']}, but this version reads {SCHEMA}: {remedy} "
-            "again"
-        )
-    if problem := find_problem(content, VALIDATION):
-        raise ReportError(f"{path} {problem}: {remedy} again")
-    if content["name"] != target.name:
-        raise ReportError(f"{path} holds the results of {content['name']!r}: {remedy} again")
-    return dict(content)
 
 
 def _without_meaning(name: str, random: set[str]) -> tuple[str, ...]:

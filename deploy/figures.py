@@ -32,6 +32,22 @@ def interval(estimate: Mapping[str, float | None] | None, digits: int = 2) -> st
     return value if estimate["low"] is None else f"{value} [{low}, {high}]"
 
 
+def change(old: float | None, new: float | None, digits: int = 2, scale: float = 100.0) -> str:
+    """Format what a figure was, what it is, and the difference: "39.43 → 39.31 (-0.12)"."""
+    if old is None or new is None:
+        sides = ("–" if side is None else f"{scale * side:z,.{digits}f}" for side in (old, new))
+        return "–" if old is new else " → ".join(sides)
+    before, after = f"{scale * old:z,.{digits}f}", f"{scale * new:z,.{digits}f}"
+    difference = f"{scale * (new - old):+z.{digits}f}"
+    return f"{after}" if before == after else f"{before} → {after} ({difference})"
+
+
+def graph_title(name: str) -> str:
+    """Return a graph's name as a heading: "torch", "FP32", "INT8", "INT8 tensorrt"."""
+    precision, _, target = name.partition("-")
+    return " ".join(filter(None, (precision if name == "torch" else precision.upper(), target)))
+
+
 def data_set(dataset: Mapping[str, Any]) -> str:
     """Name what was evaluated: "216 images of VOC2012 val"."""
     if is_drawn(dataset):

@@ -36,8 +36,16 @@ from deploy.preparation import CalibrationFile, prepare, prepare_with
 from deploy.progress import REUSED, Progress, SilentProgress
 from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph, add_wrapped
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
-from deploy.report import Report, build_report, write_report
-from deploy.reuse import read_sealed_graph, read_sealed_json, seal_graph, seal_json, stage_key
+from deploy.report import (
+    TOLERANCE,
+    Report,
+    build_report,
+    compare_reports,
+    read_earlier,
+    write_report,
+)
+from deploy.results import read_kept, read_pictures, read_results, write_results
+from deploy.reuse import read_sealed_graph, seal_graph, seal_json, stage_key
 from deploy.runtime import Runtime, load_openvino
 from deploy.simplify import SimplifiedGraph, simplify_onnx
 from deploy.targets import DEFAULT_TARGET, VACC, find_profile
@@ -389,8 +397,9 @@ def validate(
 ) -> list[dict[str, Any]]:
     """Measure variants (torch and every graph of theirs) and ONNX files on the images of a split.
 
-    A variant's results are kept in ``<out>/<variant>/validation.json`` for the report; where they
-    are there already, of the same graphs, images and machine, they are returned as they are.
+    A variant's results are kept in ``<out>/<variant>/validation.json`` for the report, pictures of
+    the images on which its INT8 graph differs most from torch in ``examples/`` beside it; where
+    they are there already, of the same graphs, images and machine, they are returned as they are.
 
     Args:
         targets: variant ids or paths; by default every variant exported so far.
@@ -425,14 +434,15 @@ def validate(
             evaluation.measure, target, data, protocol, baseline, weights, runtime, progress
         )
         if not target.is_variant:
-            results.append(measure())
+            results.append(measure().result)
             continue
         with hold(target.folder, progress):
             key = evaluation.validation_key(target, data, protocol, weights, runtime)
-            result = None if force else read_sealed_json(target.validation, key)
+            result = None if force else read_kept(target, key)
             if result is None:
-                result = seal_json(measure(), key)
-                write_whole(target.validation, json.dumps(result, indent=1) + "\n")
+                measured = measure()
+                result = seal_json(measured.result, key)
+                write_results(target, result, measured.pictures)
             else:
                 with progress.step(f"validate {target.name}") as step:
                     step.note = REUSED
@@ -440,18 +450,38 @@ def validate(
     return results
 
 
-def report(variants: Sequence[str] = (), *, out: Path = DEFAULT_OUT) -> Report:
+def report(
+    variants: Sequence[str] = (),
+    *,
+    compare: Path | None = None,
+    tolerance: float = TOLERANCE,
+    out: Path = DEFAULT_OUT,
+) -> Report:
     """Write ``<out>/report/report.{json,md,html}`` from the validation results and return them.
 
+    Args:
+        variants: by default all that were validated.
+        compare: the report.json of an earlier run, to say what changed since.
+        tolerance: points of mIoU (of agreement, where parameters are random) that a graph may lose
+            against that one; what loses more is in ``comparison.regressions``.
+        out: the folder of the artifacts.
+
     Raises:
-        ReportError: there are none, or they are of different images or protocols.
+        ReportError: there are no results, they are of different images or protocols, or ``compare``
+            is no report that compares with them.
     """
+    earlier = None if compare is None else read_earlier(compare)
     targets = [resolve_target(name, out) for name in variants or models.VARIANTS]
     if not variants:
         targets = [target for target in targets if target.validation.is_file()]
-    content = build_report([evaluation.read_results(target) for target in targets])
+    results = {target: read_results(target) for target in targets}
+    content = build_report(list(results.values()))
+    if compare is not None and earlier is not None:
+        changes = compare_reports(earlier, content, file=compare.name, tolerance=tolerance)
+        content["comparison"] = changes
+    pictures = {target.name: read_pictures(target, result) for target, result in results.items()}
     with hold(out / "report", SilentProgress()):
-        write_report(content, out / "report")
+        write_report(content, out / "report", pictures)
     return content
 
 

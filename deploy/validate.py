@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -14,10 +14,11 @@ from calibration.preprocess import (
     Fit,
     Float32Array,
     Size,
+    fit_image,
     fit_mask,
     fitted_region,
     logits_to_labels,
-    preprocess,
+    normalize,
 )
 from calibration.voc import CLASSES, Sample, UInt8Array, read_sample
 from deploy.errors import GraphError
@@ -70,6 +71,19 @@ class Result:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One image as it was evaluated, everything in the frame in which labels are compared."""
+
+    name: str
+    picture: UInt8Array  # (H, W, 3)
+    truth: UInt8Array  # (H, W), 255 is ignored
+    labels: Mapping[str, UInt8Array]  # of each network, (H, W)
+
+
+Watch = Callable[[Seen], None]
+
+
 @dataclass(kw_only=True)
 class _Score:
     """The running sums of one network, and the pixel counts of each image."""
@@ -105,6 +119,7 @@ def evaluate(
     size: Size,
     baseline: str | None,
     class_names: list[str] | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Result]:
     """Run every network on every image, one image in memory at a time.
 
@@ -116,6 +131,7 @@ def evaluate(
         baseline: the name in ``runners`` of the network that drop, ratio, agreement, SQNR and
             cosine similarity refer to, or None.
         class_names: VOC's by default.
+        watch: is shown each image after all networks have seen it.
 
     Raises:
         DataError: an image or a mask cannot be used.
@@ -125,26 +141,38 @@ def evaluate(
     scores = {name: _Score(confusion=ConfusionMatrix(len(class_names))) for name in runners}
     _warm_up(runners, size, len(class_names))
     for sample in samples:
-        pixels, mask = read_sample(sample, len(class_names))
-        image = preprocess(pixels, protocol.fit, size)
-        truth = mask if protocol is Protocol.NATIVE else fit_mask(mask, protocol.fit, size)
-        region = truth.shape
-        if protocol is Protocol.PAD:
-            region = fitted_region(mask.shape, Fit.PAD, size)
-            truth = truth[: region[0], : region[1]]
+        image, picture, truth = _read(sample, protocol, size, len(class_names))
         predictions: dict[str, tuple[Float32Array, UInt8Array]] = {}
         for name, run in runners.items():
             logits = _run_timed(run, image, scores[name].seconds)
-            target = mask.shape if protocol is Protocol.NATIVE else size
-            labels = logits_to_labels(logits, target)[: region[0], : region[1]]
+            frame = truth.shape if protocol is Protocol.NATIVE else size
+            labels = logits_to_labels(logits, frame)[: truth.shape[0], : truth.shape[1]]
             scores[name].images.append(scores[name].confusion.update(truth, labels))
             predictions[name] = logits, labels
         if baseline is not None:
             for name, (logits, labels) in predictions.items():
                 reference_logits, reference_labels = predictions[baseline]
                 scores[name].fidelity.update(reference_logits, logits, reference_labels, labels)
+        if watch is not None:
+            seen = {name: labels for name, (_, labels) in predictions.items()}
+            watch(Seen(name=sample.name, picture=picture, truth=truth, labels=seen))
     reference = None if baseline is None else scores[baseline]
     return {name: score.result(class_names, reference) for name, score in scores.items()}
+
+
+def _read(
+    sample: Sample, protocol: Protocol, size: Size, num_classes: int
+) -> tuple[Float32Array, UInt8Array, UInt8Array]:
+    """Return an image as the networks' input, and as it is compared: (H, W, 3) and its labels."""
+    pixels, mask = read_sample(sample, num_classes)
+    fitted = fit_image(pixels, protocol.fit, size)
+    if protocol is Protocol.NATIVE:
+        return normalize(fitted), pixels, mask
+    height, width = size
+    if protocol is Protocol.PAD:
+        height, width = fitted_region(mask.shape, Fit.PAD, size)
+    truth = fit_mask(mask, protocol.fit, size)
+    return normalize(fitted), fitted[:height, :width], truth[:height, :width]
 
 
 def _run_timed(run: Runner, image: Float32Array, seconds: list[float]) -> Float32Array:

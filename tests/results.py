@@ -1,5 +1,8 @@
 """Validation results with made-up figures, as ``deploy validate`` would write them."""
 
+import json
+import re
+from importlib.resources import files
 from typing import Any
 
 from calibration.voc import CLASSES
@@ -11,6 +14,12 @@ FIDELITY = {  # agreement, SQNR, cosine
     "fp16": (0.9993, 55.61, 0.999998),
     "int8": (0.9780, 25.84, 0.99837),
 }
+SCHEMA = json.loads((files("deploy.report") / "report.schema.json").read_text(encoding="utf-8"))
+
+
+def cells(html: str) -> str:
+    """Return a page's text, its tags as spaces."""
+    return " ".join(re.sub(r"<[^>]*>", " ", html).split())
 
 
 def validation(
@@ -19,7 +28,7 @@ def validation(
     """Return a variant's results: INT8 drops by 1.74 points, [-0.31, 3.45]."""
     trained = source != "random"
     return {
-        "schema": 2,
+        "schema": 3,
         "name": name,
         "variant": name,
         "dataset": {
@@ -47,7 +56,10 @@ def validation(
         "calibration": {"method": "minmax", "images": 50, "recipe": "fast"},
         "gate": None,
         "runtime": "onnxruntime",
+        "command": f"deploy validate {name} --limit 50",
         "results": {graph: figures(graph, trained) for graph in MIOU},
+        "layers": layers(),
+        "examples": None,
     }
 
 
@@ -75,4 +87,18 @@ def figures(graph: str, trained: bool) -> dict[str, Any]:
         "int8_convolutions": {"int8": [78, 78], "torch": None}.get(graph, [0, 78]),
         "size_bytes": 13_100_000,
         "sha256": None if graph == "torch" else "ab" * 32,
+    }
+
+
+def layers() -> dict[str, Any]:
+    """Return the SQNR of three layers, of which the second is the worst and the last has none."""
+    return {
+        "graph": "int8",
+        "images": 4,
+        "equalized": False,
+        "layers": [
+            {"node": "stem.0", "op_type": "Conv", "tensor": "relu", "sqnr_db": 41.26},
+            {"node": "node_add", "op_type": "Add", "tensor": "add", "sqnr_db": 19.74},
+            {"node": "head.0", "op_type": "Conv", "tensor": "logits", "sqnr_db": None},
+        ],
     }

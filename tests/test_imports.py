@@ -16,6 +16,7 @@ COMMAND_LINES = {
     "cli_making.py",
     "cli_options.py",
     "cli_quantizing.py",
+    "cli_report.py",
     "contact_sheet.py",
     "latency.py",
     "reference.py",
@@ -30,8 +31,10 @@ PLUMBING = {
     "cli_making",
     "cli_options",
     "cli_quantizing",
+    "cli_report",
     "display",
     "display_daily",
+    "display_report",
     "environment",
     "errors",
     "files",
@@ -97,9 +100,8 @@ def test_libraries_neither_print_nor_exit(path: Path) -> None:
 
 def test_cli_reaches_the_stages_through_the_pipeline() -> None:
     # of a stage's module the command line takes types (its options' choices), never a function
-    files = [
-        REPOSITORY / "deploy" / name for name in ("cli.py", "cli_daily.py", "cli_quantizing.py")
-    ]
+    names = ("cli.py", "cli_daily.py", "cli_quantizing.py", "cli_report.py")
+    files = [REPOSITORY / "deploy" / name for name in names]
     taken = [f"{module}.{name}" for file in files for module, name in imports(file)]
     parts = [name.strip(".").split(".") for name in taken if name.startswith("deploy.")]
     of_stages = [names for names in parts if len(names) > 1 and names[1] not in PLUMBING]

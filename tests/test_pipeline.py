@@ -307,7 +307,7 @@ def test_report_of_results_of_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / VARIANT / "validation.json"
     path.parent.mkdir()
     path.write_text(json.dumps(validation() | {"schema": 1}))
-    with pytest.raises(ReportError, match=r"has schema 1, .* reads 2: run 'deploy validate"):
+    with pytest.raises(ReportError, match=r"has schema 1, .* reads 3: run 'deploy validate"):
         deploy.report([VARIANT], out=tmp_path)
 
 
@@ -319,7 +319,7 @@ def test_export_all_does_every_stage_and_measures_its_time(tmp_path: Path, voc_r
     )
     assert list(progress.seconds) == [
         f"{stage} {VARIANT}"
-        for stage in ("export", "simplify", "calibrate", "fp16", "levers", "int8", "validate")
+        for stage in ("export", "simplify", "calibrate", "fp16", "levers", "int8", "validate", "layers")
     ]
     assert content["variants"][VARIANT]["results"].keys() == {"torch", "fp32", "fp16", "int8"}
     assert (tmp_path / "a" / "report" / "report.html").is_file()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from deploy import evaluation
 from deploy.artifacts import DEFAULT_OUT, Target, int8_name, resolve_target
 from deploy.bundle.contents import (
     Contents,
@@ -27,6 +26,7 @@ from deploy.heads import Interface, check_plain, refuse_wrapped
 from deploy.locks import hold
 from deploy.metadata import read_fit
 from deploy.progress import Progress, SilentProgress
+from deploy.results import read_results
 from deploy.targets import DEFAULT_TARGET, VACC
 
 SUMS = "SHA256SUMS"
@@ -101,7 +101,7 @@ def bundle(
             part = WRITERS[toolchain](contents, description, golden)
         files = common_files(contents, description, golden) | part.files
         files["check.py"] = (resources.files("deploy.bundle") / "check.py").read_bytes()
-        results = evaluation.read_results(found) if found.validation.is_file() else None
+        results = read_results(found) if found.validation.is_file() else None
         files["README.md"] = readme(contents, toolchain, description, part, results)
         files[SUMS] = _checksums(files)
         size_bytes = write_folder_whole(folder, files)

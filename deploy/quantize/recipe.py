@@ -74,6 +74,13 @@ def choose_recipes(name: RecipeName, levers: Levers) -> tuple[Recipe, ...]:
     return tuple(_with_levers(RECIPES[n], levers) for n in chosen)
 
 
+def equalizes(name: str) -> bool:
+    """Say whether a recipe of a name, as a graph's metadata have it, equalizes channels."""
+    words = name.split()
+    named = bool(words) and words[0] in RECIPES and RECIPES[RecipeName(words[0])].equalize
+    return (named or "equalize True" in name) and "equalize False" not in name
+
+
 def _with_levers(recipe: Recipe, levers: Levers) -> Recipe:
     notes = [f"{k.replace('_', ' ')} {v}" for k, v in asdict(levers).items() if v is not None]
     if not notes:

@@ -1,6 +1,6 @@
 """From the results of each variant to one report, if they belong together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deploy.artifacts import SCHEMA
@@ -9,7 +9,10 @@ from deploy.figures import has_published
 from models import VARIANTS, Variant
 
 Report = dict[str, Any]
-PER_VARIANT = ("weights", "parameters", "macs", "calibration", "gate", "runtime", "results")
+PER_VARIANT = (
+    *("command", "weights", "parameters", "macs", "calibration", "gate", "runtime"),
+    *("results", "layers", "examples"),
+)
 
 
 def build_report(results: Sequence[dict[str, Any]]) -> Report:
@@ -37,6 +40,7 @@ def build_report(results: Sequence[dict[str, Any]]) -> Report:
         "schema": SCHEMA,
         "dataset": first["dataset"],
         "environment": first["environment"],
+        "comparison": None,
         "variants": {
             result["name"]: {
                 "full_name": VARIANTS[result["name"]].full_name,
@@ -46,6 +50,11 @@ def build_report(results: Sequence[dict[str, Any]]) -> Report:
             for result in results
         },
     }
+
+
+def int8_graphs(variant: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the results of a variant's INT8 graphs, for whatever target, by name."""
+    return {name: r for name, r in variant["results"].items() if name.startswith("int8")}
 
 
 def _published(variant: Variant, dataset: dict[str, Any]) -> dict[str, float | None]:
