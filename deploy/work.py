@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from deploy.graph import Graph, attributes
 from deploy.lint.qdq import DEQUANTIZE, QUANTIZE, QdqGraph
@@ -46,6 +46,7 @@ FORMS: Mapping[str, Form] = MappingProxyType(
 DYNAMIC = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}  # scales found while they run
 CONVERSIONS = (QUANTIZE, DEQUANTIZE, "DynamicQuantizeLinear", "Cast", "Constant", "Identity")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LARGEST_SHAPE = 64  # elements of a constant that may be a shape
 EIGHT_BITS = (TensorProto.UINT8, TensorProto.INT8)
 
 
@@ -80,11 +81,11 @@ def computing_nodes(graph: Graph) -> list[onnx.NodeProto]:
 def with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy for shape inference, which knows standard operators and fixed batches only.
 
-    Integer operators of onnxruntime become the float ones that they stand for, and a batch of
-    variable size becomes 1. The copy is not meant to be run.
+    Integer operators of onnxruntime become the float ones that they stand for, a batch of variable
+    size becomes 1, and large constants become inputs: of them only the shape counts. The copy is
+    not meant to be run.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = _without_large_constants(model)
     for node in copy.graph.node:
         form = find_form(node)
         if node.domain == "com.microsoft" and form is not None:
@@ -99,6 +100,28 @@ def with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         dims = value.type.tensor_type.shape.dim
         if len(dims) == 4 and not dims[0].dim_value:
             dims[0].dim_value = 1
+    return copy
+
+
+def _without_large_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which constants whose values no shape depends on are inputs."""
+    source = model.graph
+    copy = onnx.ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    graph = copy.graph
+    graph.name = source.name
+    graph.node.extend(source.node)
+    graph.input.extend(source.input)
+    graph.output.extend(source.output)
+    graph.value_info.extend(source.value_info)
+    given = {value.name for value in source.input}
+    for tensor in source.initializer:
+        if math.prod(tensor.dims) <= LARGEST_SHAPE:
+            graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(info)
     return copy
 
 
