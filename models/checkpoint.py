@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from models.classes import count_classes
 from models.errors import ModelError
 from models.variants import VOC_CLASSES, build, find_variant
 
 SHIPPED = Path(__file__).parent / "weights"
-CLASSIFIERS = ("clf_conv", "segm")  # the last convolution, as the checkpoints call it
 WRAPPERS = ("state_dict", "model")  # keys under which training scripts store the parameters
 
 
@@ -100,28 +100,6 @@ def build_with_weights(
         )
     module = build(variant_id, found or num_classes or VOC_CLASSES)
     return module, replace(source, stored_as=fill(module, state, source.path))
-
-
-def count_classes(state: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes that parameters are for; None if no classifier is among them."""
-    found = [state[key] for key in (f"{name}.weight" for name in CLASSIFIERS) if key in state]
-    return len(found[0]) if found and found[0].dim() else None
-
-
-def read_class_names(path: Path) -> tuple[str, ...] | None:
-    """Return the classes by label that a safetensors file names, as ``deploy train`` writes them.
-
-    Raises:
-        ModelError: the file cannot be read.
-    """
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("classes")
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{path} is no readable safetensors file: {_one_line(error)}") from None
-    return tuple(text.split(",")) if text else None
 
 
 def load_checkpoint(module: nn.Module, path: Path | str) -> str | None:

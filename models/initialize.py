@@ -8,14 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import (
-    CLASSIFIERS,
-    count_classes,
-    fill,
-    fill_random,
-    find_problems,
-    read_state_dict,
-)
+from models.checkpoint import fill, fill_random, find_problems, read_state_dict
+from models.classes import CLASSIFIERS, count_classes
 from models.errors import ModelError
 from models.mobilenetv2 import STAGES, MobileNetV2
 from models.refinenet import MobileRefineNet, RefineNet

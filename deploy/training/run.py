@@ -23,6 +23,7 @@ from deploy.training.config import Status, TrainConfig, TrainError
 from deploy.training.data import Batch
 from models import build, count_classes
 from models.checkpoint import read_state_dict
+from models.classes import METADATA_KEY
 from models.initialize import decoder_keys, initialize
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs; also readable as a checkpoint
@@ -158,7 +159,7 @@ class Run:
             if not key.endswith("num_batches_tracked")  # plays no part in inference
         }
         # the export takes the names from here, or checks that its data set's are these
-        metadata = {"classes": ",".join(self.data.classes)} if self.data.own else None
+        metadata = {METADATA_KEY: ",".join(self.data.classes)} if self.data.own else None
         target = self.config.directory / WEIGHTS
         with _whole(target) as path:
             save_file(tensors, path, metadata)
