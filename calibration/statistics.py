@@ -143,7 +143,9 @@ class TensorStatistics:
             raise ValueError("its counts are no list of whole numbers")
         if first < 0 or first + values.size > counts.size:
             raise ValueError("its histogram lies outside the bins")
-        lows, highs = (np.asarray(content[k], np.float32) for k in ("channel_min", "channel_max"))
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is refused below
+            lows = np.asarray(content["channel_min"], np.float32)
+            highs = np.asarray(content["channel_max"], np.float32)
         if lows.ndim != 1 or not lows.size or lows.shape != highs.shape:
             raise ValueError("its channels' ranges are no two lists of one length")
         if not (np.isfinite(lows) & (lows <= highs) & np.isfinite(highs)).all():

@@ -1,7 +1,7 @@
 """The images that calibrate: which ones, and how they become inputs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,10 @@ from calibration import (
 )
 from calibration.preprocess import Float32Array, Size
 from calibration.record import CalibrationImage, identify
+from calibration.screening import Screened, screen
 from calibration.voc import pick, read_image
 from deploy.artifacts import Target
-from deploy.progress import Progress
+from deploy.progress import LOGGER, Progress
 
 EVALUATION_SPLIT = "val"
 Part = tuple[int, int]  # I and N of the I-th part of N
@@ -37,12 +38,22 @@ class CalibrationSource:
     images: tuple[CalibrationImage, ...]
     others: list[Sample]  # of the split: they calibrate nothing
     part: Part | None = None
+    skipped: tuple[str, ...] = ()  # names of bad images that were picked and are left out
 
     @classmethod
     def find(
-        cls, voc_root: Path | None, split: str, count: int, part: Part | None = None
+        cls,
+        voc_root: Path | None,
+        split: str,
+        count: int,
+        part: Part | None = None,
+        *,
+        skip_bad: bool = False,
     ) -> "CalibrationSource":
         """Pick ``count`` images of ``split``, evenly spaced over its list; of these, one part.
+
+        With ``skip_bad`` those that cannot be read are left out and told of: others do not take
+        their place.
 
         Raises:
             DataError: there is no such data.
@@ -50,7 +61,7 @@ class CalibrationSource:
                 or there is no such part.
         """
         root = find_voc_root(voc_root)
-        listed = read_split(root, split)
+        listed = read_split(root, split, missing_ok=skip_bad)
         if not 1 <= count <= len(listed):
             raise CalibrationError(
                 f"{count} calibration images asked for, but split {split!r} of {root} has "
@@ -58,7 +69,7 @@ class CalibrationSource:
             )
         samples = pick(listed, count)
         try:
-            evaluated = {s.name for s in read_split(root, EVALUATION_SPLIT)}
+            evaluated = {s.name for s in read_split(root, EVALUATION_SPLIT, missing_ok=True)}
         except DataError:
             evaluated = set()  # no such split: validation checks again, by content
         shared = sorted(evaluated & {s.name for s in samples})
@@ -72,6 +83,11 @@ class CalibrationSource:
         others = [s for s in listed if s.name not in taken]
         if part:
             samples = _part_of(samples, part)
+        skipped: tuple[str, ...] = ()
+        if skip_bad:
+            screened = screen(samples, masks=False)
+            tell_skipped(screened, f"split {split!r}, to calibrate")
+            samples, skipped = screened.samples, tuple(screened.skipped)
         return cls(
             data=describe_data_set(root),
             split=split,
@@ -79,7 +95,20 @@ class CalibrationSource:
             images=identify(samples),
             others=others,
             part=part,
+            skipped=skipped,
         )
+
+    def screen_others(self, count: int) -> "CalibrationSource":
+        """Return the source with ``count`` of the others, without those that are bad.
+
+        Raises:
+            DataError: they are all bad.
+        """
+        if not self.others:
+            return self
+        screened = screen(pick(self.others, count), masks=True)
+        tell_skipped(screened, f"split {self.split!r}, to tune the gate")
+        return replace(self, others=screened.samples)
 
     def path(self, target: Target) -> Path:
         """Where a target's statistics of these images go."""
@@ -104,6 +133,15 @@ class CalibrationSource:
                 f"each of the {len(self.samples)} calibration images has one colour throughout: "
                 "no range worth having comes from them; calibrate with photographs"
             )
+
+
+def tell_skipped(screened: Screened, what: str) -> None:
+    """Tell which samples are left out, and why, even where little else is told."""
+    total = len(screened.samples) + len(screened.skipped)
+    if screened.skipped:
+        LOGGER.warning("  skipped %d of %d images of %s:", len(screened.skipped), total, what)
+    for name, reason in screened.skipped.items():
+        LOGGER.warning("    %s: %s", name, reason)
 
 
 def _part_of(samples: list[Sample], part: Part) -> list[Sample]:

@@ -49,6 +49,10 @@ InputSize = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Make anew what is there already, made from the same.")
 ]
+SkipBad = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Leave bad images out and list them; else the first ends it."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Split = Annotated[str, typer.Option("--split", help="List of calibration images.")]
 CalibrationFit = Annotated[

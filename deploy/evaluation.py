@@ -17,8 +17,10 @@ from calibration import (
     read_split,
 )
 from calibration.record import CalibrationImage, file_sha256, identify
+from calibration.screening import screen
 from calibration.voc import pick
 from deploy.artifacts import GRAPHS, SCHEMA, Target
+from deploy.calibration_source import tell_skipped
 from deploy.classes import check_classes
 from deploy.closeup import find_int8, measure_layers
 from deploy.environment import command_line, describe_environment
@@ -54,23 +56,39 @@ class EvaluationSet:
     split: str
     samples: list[Sample]
     images: tuple[CalibrationImage, ...]
+    skipped: tuple[str, ...] = ()  # names of bad samples that are left out
 
     @classmethod
-    def find(cls, voc_root: Path | None, split: str, limit: int | None) -> "EvaluationSet":
-        """Read a split, or ``limit`` of its images, evenly spaced; raises DataError."""
+    def find(
+        cls, voc_root: Path | None, split: str, limit: int | None, *, skip_bad: bool = False
+    ) -> "EvaluationSet":
+        """Read a split, or ``limit`` of its images, evenly spaced; raises DataError.
+
+        With ``skip_bad`` those whose image or mask is bad are left out and told of.
+        """
         root = find_voc_root(voc_root)
-        samples = read_split(root, split)
+        samples = read_split(root, split, missing_ok=skip_bad)
         if limit is not None and limit < 1:
             raise DataError(f"--limit {limit}: at least one image must be evaluated")
         if limit is not None:
             samples = pick(samples, limit)
+        skipped: tuple[str, ...] = ()
+        if skip_bad:
+            screened = screen(samples, masks=True)
+            tell_skipped(screened, f"split {split!r}, to evaluate")
+            samples, skipped = screened.samples, tuple(screened.skipped)
         return cls(
-            data=describe_data_set(root), split=split, samples=samples, images=identify(samples)
+            data=describe_data_set(root),
+            split=split,
+            samples=samples,
+            images=identify(samples),
+            skipped=skipped,
         )
 
     def describe(self, protocol: Protocol, size: tuple[int, int]) -> dict[str, Any]:
         """Return what of the data a result depends on, as plain values."""
         listing = "".join(f"{image.name} {image.sha256}\n" for image in self.images)
+        skipped = {"count": len(self.skipped), "names": list(self.skipped)}
         return {
             "name": self.data.name,
             "split": self.split,
@@ -79,6 +97,7 @@ class EvaluationSet:
             "protocol": protocol.value,
             "input_size": list(size),
             "classes": len(self.data.classes),
+            **({"skipped": skipped} if self.skipped else {}),
         }
 
 
@@ -206,6 +225,7 @@ def validation_key(
         gate=file_sha256(target.gate) if target.gate.is_file() else None,
         weights=[source.kind, source.path and file_sha256(source.path)],
         images=images_sha256(data.samples, masks=True),
+        skipped=data.skipped,
         data=[data.data.name, data.data.classes, data.data.ignore],
         split=data.split,
         protocol=protocol,

@@ -69,6 +69,7 @@ def _basis(prepared: Prepared, job: QuantizationJob) -> dict[str, Any]:
         "graph": graph_identity(prepared.graph.model),
         "calibration": prepared.calibration.sha256,
         "images": None if job.source is None else images_sha256(job.source.samples),
+        **({"skipped": prepared.skipped} if prepared.skipped else {}),
     }
 
 

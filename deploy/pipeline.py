@@ -207,6 +207,7 @@ def quantize(
     calibration: Path | None = None,
     interface: Interface | None = None,
     voc_root: Path | None = None,
+    skip_bad: bool = False,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
     force: bool = False,
@@ -235,6 +236,7 @@ def quantize(
         calibration: a file that :func:`calibrate` wrote for the one target, in place of images.
         interface: what each graph that is written shall take and give in one more file beside it.
         voc_root: see :func:`calibration.find_voc_root`.
+        skip_bad: leave images out that cannot be used; else the first of them is an error.
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
         force: calibrate and quantize anew, whatever is there.
@@ -260,10 +262,19 @@ def quantize(
         raise DeployError(f"{target} calibrates on images by itself: leave out the calibration")
     given = ((str(calibration), read_calibration(calibration)),) if calibration else ()
     without_images = bool(given) and voc_root is None and lacks_voc()
-    source = None if without_images else CalibrationSource.find(voc_root, split, images)
+    source = (
+        None
+        if without_images
+        else CalibrationSource.find(voc_root, split, images, skip_bad=skip_bad)
+    )
     if gate and source is None:
         raise DeployError("a gate is held on images: name their folder with --voc-root")
-    evaluated = evaluation.EvaluationSet.find(voc_root, EVALUATION_SPLIT, None) if gate else None
+    evaluated = None
+    if gate and source:
+        source = source.screen_others(gate.images) if skip_bad else source
+        evaluated = evaluation.EvaluationSet.find(
+            voc_root, EVALUATION_SPLIT, None, skip_bad=skip_bad
+        )
     job = QuantizationJob(
         fp16=fp16,
         int8=int8,
@@ -317,6 +328,7 @@ def calibrate(
     split: str = "train",
     fit: Fit | None = None,
     voc_root: Path | None = None,
+    skip_bad: bool = False,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
     force: bool = False,
@@ -332,6 +344,7 @@ def calibrate(
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
         voc_root: see :func:`calibration.find_voc_root`.
+        skip_bad: leave images out that cannot be used; else the first of them is an error.
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
         force: calibrate anew, though the file is there.
@@ -341,7 +354,7 @@ def calibrate(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
-    source = CalibrationSource.find(voc_root, split, images, part)
+    source = CalibrationSource.find(voc_root, split, images, part, skip_bad=skip_bad)
     found = resolve_target(target, out)
     with hold(found.folder, progress):
         _export_if_missing(found, weights, out, fit, voc_root, progress)
@@ -390,6 +403,7 @@ def validate(
     baseline: str | None = None,
     runtime: Runtime = Runtime.ONNXRUNTIME,
     voc_root: Path | None = None,
+    skip_bad: bool = False,
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
     force: bool = False,
@@ -410,6 +424,7 @@ def validate(
             their metadata name.
         runtime: what runs the graphs; OpenVINO is installed apart.
         voc_root: see :func:`calibration.find_voc_root`.
+        skip_bad: leave images out that cannot be used; else the first of them is an error.
         weights: the checkpoint of the torch baseline, if it was exported from one given by path.
         out: the folder of the artifacts.
         force: measure anew, though the results are there.
@@ -424,7 +439,7 @@ def validate(
     progress = progress or SilentProgress()
     if runtime is Runtime.OPENVINO:
         load_openvino()
-    data = evaluation.EvaluationSet.find(voc_root, split, limit)
+    data = evaluation.EvaluationSet.find(voc_root, split, limit, skip_bad=skip_bad)
     names = list(targets) or exported_variants(out)
     if not names:
         raise DeployError(f"nothing is exported to {out} yet: run 'deploy export' or name a target")
@@ -494,6 +509,7 @@ def export_all(
     input_size: Size = DEFAULT_SIZE,
     protocol: Protocol = Protocol.CROP,
     voc_root: Path | None = None,
+    skip_bad: bool = False,
     out: Path = DEFAULT_OUT,
     force: bool = False,
     progress: Progress | None = None,
@@ -512,7 +528,8 @@ def export_all(
     if voc_root is None and lacks_voc():
         with progress.step("draw scenes"):
             voc_root = write_scenes(SCENES, train=SCENES_COUNT, val=SCENES_COUNT, seed=SCENES_SEED)
-    data = evaluation.EvaluationSet.find(voc_root, "val", limit).data  # none, no use in starting
+    # without data there is no use in starting
+    data = evaluation.EvaluationSet.find(voc_root, "val", limit, skip_bad=skip_bad).data
     for name in names:
         if data.own and models.find_weights(name).trained:
             models.build_with_weights(name, num_classes=len(data.classes))  # nor for other classes
@@ -532,6 +549,7 @@ def export_all(
                 method=method,
                 images=images,
                 voc_root=voc_root,
+                skip_bad=skip_bad,
                 out=out,
                 force=force,
                 progress=progress,
@@ -541,6 +559,7 @@ def export_all(
                 limit=limit,
                 protocol=protocol,
                 voc_root=voc_root,
+                skip_bad=skip_bad,
                 out=out,
                 force=force,
                 progress=progress,

@@ -47,6 +47,7 @@ class Prepared:
     placement: Placement  # of the default profile: it observes what any needs
     calibration: Calibration
     reused: bool  # the calibration was on disk already
+    skipped: tuple[str, ...] = ()  # bad images that were left out of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,12 @@ def prepare(
         with progress.step(stage) as step:
             step.note = REUSED
     return Prepared(
-        target=target, graph=graph, placement=placement, calibration=calibration, reused=reused
+        target=target,
+        graph=graph,
+        placement=placement,
+        calibration=calibration,
+        reused=reused,
+        skipped=source.skipped,
     )
 
 

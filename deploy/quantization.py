@@ -192,6 +192,8 @@ def write_int8(
         if config.method == Method.AUTO:
             chosen = {tensor: method.value for tensor, method in plan.methods.items()}
             metadata["calibration_methods"] = json.dumps(chosen)
+        if prepared.skipped:
+            metadata["calibration_skipped"] = json.dumps(prepared.skipped)
         if exclude:
             metadata["kept_float"] = json.dumps(sorted(exclude))
         count, kept = len(placement.nodes), placement.kept_float

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.errors import DataError
 from calibration.preprocess import (
     Fit,
     Float32Array,
@@ -20,9 +21,10 @@ from calibration.preprocess import (
     logits_to_labels,
     normalize,
 )
-from calibration.voc import CLASSES, Sample, UInt8Array, read_sample
+from calibration.voc import CLASSES, IGNORE_LABEL, Sample, UInt8Array, read_sample
 from deploy.errors import GraphError
 from deploy.metrics import ConfusionMatrix, Estimate, Fidelity, Int64Array, paired_bootstrap
+from deploy.progress import LOGGER
 from deploy.runtime import Runner
 
 TIMED_IMAGES = 10  # where a network is run for its latency alone
@@ -134,7 +136,7 @@ def evaluate(
         watch: is shown each image after all networks have seen it.
 
     Raises:
-        DataError: an image or a mask cannot be used.
+        DataError: an image or a mask cannot be used, or no mask labels a pixel.
         GraphError: a network does not give a logit for each class, or fails on an image.
     """
     class_names = class_names or list(CLASSES)
@@ -142,6 +144,8 @@ def evaluate(
     _warm_up(runners, size, len(class_names))
     for sample in samples:
         image, picture, truth = _read(sample, protocol, size, len(class_names))
+        if not (truth != IGNORE_LABEL).any():  # images without it count for fidelity alone
+            LOGGER.warning("  %s labels no pixel: it plays no part in mIoU", sample.mask)
         predictions: dict[str, tuple[Float32Array, UInt8Array]] = {}
         for name, run in runners.items():
             logits = _run_timed(run, image, scores[name].seconds)
@@ -156,6 +160,8 @@ def evaluate(
         if watch is not None:
             seen = {name: labels for name, (_, labels) in predictions.items()}
             watch(Seen(name=sample.name, picture=picture, truth=truth, labels=seen))
+    if scores and not any(score.confusion.counts.any() for score in scores.values()):
+        raise DataError(f"{sample.mask} and all other masks label no pixel: mIoU is undefined")
     reference = None if baseline is None else scores[baseline]
     return {name: score.result(class_names, reference) for name, score in scores.items()}
 

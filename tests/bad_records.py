@@ -157,7 +157,7 @@ BAD_VALUES: list[tuple[list[str], str]] = [
     (["quantize", "net.onnx", "--target", "npu", "--voc-root", "VOCdevkit"], "npu"),
     (["quantize", "net.onnx", "--split", "../train", "--voc-root", "VOCdevkit"], "../train"),
     (["quantize", "net.onnx", "--split", "a\0b", "--voc-root", "VOCdevkit"], "a"),
-    (["quantize", "net.txt", "--voc-root", "VOCdevkit"], "net.txt"),
+    (["quantize", "net.txt", "--images", "2", "--voc-root", "VOCdevkit"], "net.txt"),
     (["quantize", "net.onnx", "--voc-root", "net.onnx"], "net.onnx"),
     (["quantize", "rf101", "rf-lw50", "--calibration", "calibration.json"], "not of 2"),
     (["calibrate", "net.onnx", "--part", "0/2", "--voc-root", "VOCdevkit", "--images", "2"], "0/2"),
@@ -198,7 +198,18 @@ BAD_VALUES: list[tuple[list[str], str]] = [
 WRONG_USAGE: list[list[str]] = [
     *(
         ["export", "rf-lw-mbv2", "--input-size", size]
-        for size in ("-5", "1e9", "500x", "x500", "5x5x5", "", "500.0", "\u00b2", "\u0665", "9" * 30)
+        for size in (
+            "-5",
+            "1e9",
+            "500x",
+            "x500",
+            "5x5x5",
+            "",
+            "500.0",
+            "\u00b2",
+            "\u0665",
+            "9" * 30,
+        )
     ),
     *(
         ["quantize", "net.onnx", option, value]

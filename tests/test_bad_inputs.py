@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bad_graphs import FLIPPED, NOT_TO_QUANTIZE, NOT_TO_VALIDATE, UNFIT, UNREADABLE, good
 from bad_inputs import (
     BAD_CHECKPOINTS,
@@ -18,12 +21,15 @@ from bad_inputs import (
     GOOD_IMAGES,
     GOOD_LISTS,
     SECRET,
+    mask,
 )
 from bad_records import BAD_CALIBRATIONS, BAD_GATES, BAD_VALIDATIONS, BAD_VALUES, WRONG_USAGE
+from PIL import Image
 from results import validation
 
 import deploy
 import models
+from calibration import read_calibration
 from calibration.scenes import write_scenes
 from calibration.voc import read_image, read_split
 from deploy.cli import main
@@ -164,14 +170,14 @@ def test_names_with_spaces_are_names(voc_root: Path, run: Command) -> None:
 
 
 @pytest.fixture(scope="module")
-def state() -> dict[str, object]:
+def state() -> dict[str, torch.Tensor]:
     """Return the parameters of the default variant."""
     return {k: v.clone() for k, v in models.build_with_weights(VARIANT)[0].state_dict().items()}
 
 
 @pytest.mark.parametrize("name", BAD_CHECKPOINTS)
 def test_bad_checkpoint_is_refused_and_nothing_in_it_runs(
-    name: str, state: dict[str, object], tmp_path: Path, refuse: Callable[..., str]
+    name: str, state: dict[str, torch.Tensor], tmp_path: Path, refuse: Callable[..., str]
 ) -> None:
     BAD_CHECKPOINTS[name](state, tmp_path / name)
     arguments = ("export", VARIANT, "--input-size", "32", "--weights", name, "--out", "out")
@@ -281,13 +287,17 @@ def test_bad_calibration_is_refused(
     refuse(*WITH_CALIBRATION, "given.json", "--recipe", "plain", naming="given.json")
 
 
-@pytest.mark.parametrize("name", ["cut", "nan", "newer-format", "list"])
-def test_bad_calibration_that_lies_there_is_refused(
-    name: str, calibration: str, tmp_path: Path, refuse: Callable[..., str]
+@pytest.mark.parametrize("name", BAD_CALIBRATIONS)
+def test_bad_calibration_that_lies_there_is_made_anew(
+    name: str, calibration: str, tmp_path: Path, run: Command
 ) -> None:
-    spoil(BAD_CALIBRATIONS[name], calibration, tmp_path / "out/net/calibration.json")
-    line = refuse("quantize", "net.onnx", *QUANTIZE[2:], naming="out/net/calibration.json")
-    assert "delete it" in line
+    path = tmp_path / "out/net/calibration.json"
+    spoil(BAD_CALIBRATIONS[name], calibration, path)
+    before = path.read_bytes()
+    code, out, err = run("calibrate", "net.onnx", *QUANTIZE[2:])
+    assert (code, "reused" in out) == (0, False), err
+    assert path.read_bytes() != before
+    assert [image.name for image in read_calibration(path).key.images] == ["train_0", "train_3"]
 
 
 @pytest.mark.parametrize("name", BAD_VALIDATIONS)
@@ -319,9 +329,7 @@ def test_bad_gate_stops_validation(
 
 
 @pytest.mark.parametrize(("arguments", "named"), BAD_VALUES, ids=lambda v: " ".join(v)[:60])
-def test_bad_value_is_refused(
-    arguments: list[str], named: str, refuse: Callable[..., str]
-) -> None:
+def test_bad_value_is_refused(arguments: list[str], named: str, refuse: Callable[..., str]) -> None:
     refuse(*arguments, naming=named)
 
 
@@ -333,4 +341,60 @@ def test_wrong_usage_is_exit_2_with_the_usage(
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert "Usage:" in err
+    assert snapshot(workplace) == before
+
+
+def test_masks_that_label_nothing_are_told_of(voc_root: Path, run: Command) -> None:
+    (voc_root / "SegmentationClass/val_1.png").write_bytes(mask(np.full((48, 36), 255, np.uint8)))
+    code, _, err = run(*VALIDATE)
+    assert (code, "val_1.png labels no pixel" in err) == (0, True), err
+
+
+def test_no_label_in_any_mask_is_an_error(voc_root: Path, run: Command) -> None:
+    for path in (voc_root / "SegmentationClass").glob("val_*.png"):
+        with Image.open(path) as picture:
+            size = picture.size
+        path.write_bytes(mask(np.full(size[::-1], 255, np.uint8)))
+    code, out, err = run(*VALIDATE)
+    assert (code, out) == (1, "")
+    assert "mIoU is undefined" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types_are_converted_and_said(
+    dtype: torch.dtype, state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    stored = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    torch.save(stored, tmp_path / "other.pth")
+    module, source = models.build_with_weights(VARIANT, tmp_path / "other.pth")
+    assert str(source) == f"file other.pth (stored as {str(dtype).removeprefix('torch.')})"
+    found = module.state_dict()
+    assert all(torch.equal(found[k], v.to(found[k].dtype)) for k, v in stored.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "content", "arguments"),
+    [
+        ("bad.onnx", UNREADABLE["outside-parent"], GRAPH_COMMANDS["lint"]),
+        ("bad.onnx", UNFIT["fails-when-run"], GRAPH_COMMANDS["validate"]),
+        ("VOCdevkit/VOC2012/JPEGImages/val_0.jpg", BAD_IMAGES["postscript"], VALIDATE),
+        ("VOCdevkit/VOC2012/JPEGImages/val_0.jpg", BAD_IMAGES["jpeg-claims-10000x10000"], VALIDATE),
+        ("out/net/gate.json", lambda: b"[" * 100_000, VALIDATE),
+    ],
+)
+def test_process_of_its_own_prints_one_line(
+    file: str, content: Callable[[], bytes], arguments: tuple[str, ...], workplace: Path
+) -> None:
+    (workplace / file).parent.mkdir(parents=True, exist_ok=True)
+    (workplace / file).write_bytes(content())
+    before = snapshot(workplace)
+    script = [sys.executable, "-m", "deploy", *arguments]
+    folder = Path(deploy.__file__).parent.parent
+    done = subprocess.run(
+        script, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(folder)}
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
+    assert (done.returncode, done.stdout, len(lines)) == (1, "", 1), done.stderr
+    assert Path(file).name in lines[0]
     assert snapshot(workplace) == before

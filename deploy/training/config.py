@@ -1,5 +1,6 @@
 """What a training run is told, and what it tells."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -55,7 +56,9 @@ class TrainConfig:
                 self.variant not in VARIANTS
             ),
             "no data: name at least one folder of VOC's layout": not self.data,
-            "weights of the data must be positive": any(root.weight <= 0 for root in self.data),
+            "weights of the data must be positive": not all(
+                0 < root.weight < math.inf for root in self.data
+            ),
             f"steps is {self.steps}: at least 1": self.steps < 1,
             f"batch_size is {self.batch_size}: at least 1": self.batch_size < 1,
             f"input size is {self.augmentation.size}: at least 32": self.augmentation.size < 32,
@@ -64,7 +67,18 @@ class TrainConfig:
             < 0,
             f"retain is {self.retain}: it must not be negative": self.retain < 0,
             "retain needs parameters to start from (init)": self.retain > 0 and self.init is None,
-            "learning rates must be positive": min(self.encoder_rate, self.decoder_rate) <= 0,
+            "learning rates must be positive": not all(
+                0 < rate < math.inf for rate in (self.encoder_rate, self.decoder_rate)
+            ),
+            f"weight_decay is {self.weight_decay}: it must not be negative": not (
+                0 <= self.weight_decay < math.inf
+            ),
+            "minutes between checkpoints and validations must not be negative": not (
+                self.checkpoint_minutes >= 0 and self.validation_minutes >= 0
+            ),
+            f"zoom is {self.augmentation.scale}: two numbers above 0, the smaller first": not (
+                0 < self.augmentation.scale[0] <= self.augmentation.scale[1] < math.inf
+            ),
             f"seed is {self.seed}: it must not be negative": self.seed < 0,
             f"device {self.device!r}: choose cpu, or cuda where torch finds a GPU": (
                 not _is_available(self.device)
@@ -80,7 +94,7 @@ class TrainConfig:
 
 def _is_available(device: str) -> bool:
     kind, _, index = device.partition(":")
-    if kind == "cuda":
+    if kind == "cuda" and (not index or index.isdecimal()):
         return torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()
     return device == "cpu"
 
