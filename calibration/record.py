@@ -94,8 +94,8 @@ def read_calibration(path: Path) -> Calibration:
         if isinstance(error, CalibrationError):
             raise
         raise CalibrationError(
-            f"{path} is no readable calibration file ({type(error).__name__}: {error!s:.200}): delete it "
-            "to calibrate anew"
+            f"{path} is no readable calibration file ({type(error).__name__}: {error!s:.200}): "
+            "delete it to calibrate anew"
         ) from None
     return Calibration(key=key, tensors=tensors)
 
@@ -145,7 +145,7 @@ def _in_order(images: Iterable[CalibrationImage]) -> tuple[CalibrationImage, ...
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal; raises DataError if it is unreadable."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal; raises DataError where it cannot."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

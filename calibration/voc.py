@@ -285,7 +285,7 @@ def read_mask(
                 f"{path} has mode {image.mode}: masks are 8-bit palette or grey images whose "
                 "values are labels"
             )
-        if image.mode == "L" and image.tile[0].args != "L":
+        if image.mode == "L" and vars(image)["tile"][0].args != "L":
             # Pillow spreads 2 or 4 bits over 0 … 255: label 1 would become 85 or 17.
             raise DataError(f"{path} is grey with fewer than 8 bits: save the labels in 8 bits")
         labels = np.asarray(image)

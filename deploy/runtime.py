@@ -242,6 +242,6 @@ def _check_signature(
         raise GraphError(f"{name} has {len(output_shapes)} outputs: the logits alone are expected")
     if len(output_shapes[0]) != 4:
         raise GraphError(
-            f"{name} gives an output of shape {list(output_shapes[0])}: logits (1, classes, h, w) are "
-            "expected"
+            f"{name} gives an output of shape {list(output_shapes[0])}: logits (1, classes, h, w) "
+            "are expected"
         )
