@@ -133,7 +133,7 @@ def test_other_hardware_versions_and_runtime_are_noted() -> None:
 
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan")])
 def test_a_tolerance_that_is_none_is_refused(tolerance: float) -> None:
-    with pytest.raises(ReportError, match="--tolerance .* at least 0"):
+    with pytest.raises(ReportError, match=r"--tolerance .* at least 0"):
         compared(lambda later: None, tolerance=tolerance)
 
 
