@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 Check = Callable[[Any], bool]
@@ -30,6 +31,11 @@ def is_number(value: Any) -> bool:
 def is_positive(value: Any) -> bool:
     """Say whether a value is a finite number above zero."""
     return is_number(value) and value > 0
+
+
+def is_file_name(value: Any) -> bool:
+    """Say whether a value is the name of a file, without a folder."""
+    return is_text(value) and Path(value).name == value
 
 
 def _or_null(check: Check) -> Check:
@@ -85,15 +91,35 @@ _STEP = {
 }
 GATE: Mapping[str, Check] = {
     "gate": _record({"min_ratio": _SHARE, "max_drop": _SHARE}),
+    "target": is_text,
     "tuning_images": is_count,
     "steps": _list_of(_record(_STEP)),
     "evaluated_images": is_count,
     "confirmed": _or_null(_record(_COSTS)),
     "held": is_truth,
 }
+_LAYER = {"node": is_text, "op_type": is_text, "tensor": is_text, "sqnr_db": _SHARE}
+_LAYERS = {
+    "graph": is_text,
+    "images": is_count,
+    "equalized": is_truth,
+    "layers": _list_of(_record(_LAYER)),
+}
+_PICTURE = _record({"file": is_file_name, "sha256": is_text})
+_EXAMPLE = {
+    "name": is_text,
+    "disagreement": is_number,
+    "pictures": _record(dict.fromkeys(("image", "truth", "torch", "int8", "difference"), _PICTURE)),
+}
+_EXAMPLES = {
+    "graph": is_text,
+    "images": _list_of(_record(_EXAMPLE)),
+    "legend": _list_of(_record({"name": is_text, "color": is_text})),
+}
 VALIDATION: Mapping[str, Check] = {
     "schema": is_count,
     "name": is_text,
+    "command": _or_null(is_text),
     "runtime": _or_null(is_text),
     "dataset": _record(
         {
@@ -126,6 +152,8 @@ VALIDATION: Mapping[str, Check] = {
     ),
     "gate": _or_null(_record(GATE)),
     "results": _dict_of(_record(_FIGURES)),
+    "layers": _or_null(_record(_LAYERS)),
+    "examples": _or_null(_record(_EXAMPLES)),
 }
 
 

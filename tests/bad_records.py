@@ -57,6 +57,18 @@ ANY_JSON: dict[str, Spoil] = {
     "empty-object": lambda _: "{}",
     "deep": lambda _: DEEP,
 }
+PICTURE = {"file": "../../secret.png", "sha256": "ab" * 32}
+EXAMPLE_ELSEWHERE = {
+    "graph": "int8",
+    "images": [
+        {
+            "name": "2007_000033",
+            "disagreement": 0.1,
+            "pictures": dict.fromkeys(("image", "truth", "torch", "int8", "difference"), PICTURE),
+        }
+    ],
+    "legend": [],
+}
 BAD_CALIBRATIONS: dict[str, Spoil] = {
     **ANY_JSON,
     "older-format": _set("format", 2),
@@ -121,6 +133,14 @@ BAD_VALIDATIONS: dict[str, Spoil] = {
     "gate-is-text": _set("gate", "held"),
     "gate-is-empty": _set("gate", {}),
     "calibration-is-a-list": _set("calibration", ["minmax"]),
+    "command-is-a-list": _set("command", ["deploy", "validate"]),
+    "no-layers": _drop("layers"),
+    "layers-are-a-list": _set("layers", []),
+    "layer-is-a-name": _set("layers.layers", ["conv"]),
+    "layer-sqnr-is-nan": edited(lambda c: c["layers"]["layers"][0].update(sqnr_db=float("nan"))),
+    "no-examples": _drop("examples"),
+    "examples-are-text": _set("examples", "cat.png"),
+    "example-elsewhere": _set("examples", EXAMPLE_ELSEWHERE),
 }
 BAD_GATES: dict[str, Spoil] = {
     **ANY_JSON,

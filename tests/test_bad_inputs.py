@@ -317,6 +317,7 @@ def test_bad_gate_stops_validation(
         {
             "schema": 1,
             "gate": {"min_ratio": 0.99, "max_drop": None},
+            "target": "ort",
             "tuning_images": 2,
             "steps": [],
             "evaluated_images": 0,

@@ -131,6 +131,12 @@ def test_other_hardware_versions_and_runtime_are_noted() -> None:
     ]
 
 
+@pytest.mark.parametrize("tolerance", [-0.1, float("nan")])
+def test_a_tolerance_that_is_none_is_refused(tolerance: float) -> None:
+    with pytest.raises(ReportError, match=r"--tolerance .* at least 0"):
+        compared(lambda later: None, tolerance=tolerance)
+
+
 def test_comparison_is_in_the_report() -> None:
     content = build_report(MIXED)
     earlier = copy.deepcopy(content)
@@ -170,6 +176,7 @@ def broken(change: Callable[[Report], object]) -> str:
         (None, "no report at"),
         ("", "cannot be read as JSON"),
         ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "is no report"),
         ('{"name": 1}', "is no report"),
         ('{"schema": 1}', "has schema 1, but this version compares with 2 and 3"),

@@ -1,6 +1,6 @@
 import pytest
 
-from deploy.figures import data_set, interval, is_drawn, number, percent
+from deploy.figures import change, data_set, graph_title, interval, is_drawn, number, percent
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,29 @@ def test_data_set_of_scenes_is_called_drawn() -> None:
     assert data_set(scenes) == "216 drawn scenes of val"
     assert not is_drawn(photographs)
     assert is_drawn(scenes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (0.3943, 0.3931, "39.43 → 39.31 (-0.12)"),
+        (0.3931, 0.3943, "39.31 → 39.43 (+0.12)"),
+        (0.39431, 0.39432, "39.43"),
+        (None, 0.5, "– → 50.00"),
+        (0.5, None, "50.00 → –"),
+        (None, None, "–"),
+        (-0.00001, 0.0, "0.00"),
+    ],
+)
+def test_change_says_what_was_what_is_and_the_difference(
+    old: float | None, new: float | None, text: str
+) -> None:
+    assert change(old, new) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("torch", "torch"), ("fp16", "FP16"), ("int8", "INT8"), ("int8-ort-avx2", "INT8 ort-avx2")],
+)
+def test_graph_title(name: str, title: str) -> None:
+    assert graph_title(name) == title

@@ -23,6 +23,7 @@ from deploy.errors import ReportError
 from deploy.files import write_whole
 from deploy.quantize.recipe import RecipeName
 
+pytestmark = pytest.mark.slow
 VARIANT = models.DEFAULT_VARIANT
 PLAIN = RecipeName.PLAIN
 SIZE = (64, 64)
@@ -214,6 +215,7 @@ def test_compare_with_what_is_no_report_is_one_line_and_changes_nothing(
     assert "old.json is no report: pass the report.json of an earlier run" in err
     assert not (copied / "report").exists()
     assert run([*command, "--tolerance", "-1"], monkeypatch, capsys)[0] == 2
+    assert run([*command, "--tolerance", "nan"], monkeypatch, capsys)[0] == 1
 
 
 def test_page_refers_to_nothing_outside_itself(artifacts: Path) -> None:
@@ -241,7 +243,6 @@ def browse(page: Path, folder: Path, width: int, scheme: str, *arguments: str) -
     return subprocess.run(command, check=True, capture_output=True, timeout=120).stdout.decode()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
 def test_page_fits_and_loads_in_a_browser(artifacts: Path, tmp_path: Path, width: int) -> None:
     content = (artifacts / "report" / "report.html").read_text(encoding="utf-8")
@@ -261,7 +262,6 @@ def test_page_fits_and_loads_in_a_browser(artifacts: Path, tmp_path: Path, width
     assert [name for name in seen["fetched"] if not name.startswith("data:")] == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_page_follows_the_readers_colour_scheme(
     artifacts: Path, tmp_path: Path, scheme: str

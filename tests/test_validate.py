@@ -9,7 +9,7 @@ from calibration.preprocess import Fit, fit_mask
 from calibration.voc import read_sample, read_split
 from deploy.errors import GraphError
 from deploy.metrics import ConfusionMatrix, Estimate
-from deploy.validate import Protocol, Result, evaluate
+from deploy.validate import Protocol, Result, Seen, evaluate
 
 SIZE = (32, 32)
 
@@ -108,6 +108,35 @@ def test_evaluate_pad_leaves_the_padding_out_of_agreement(voc_root: Path) -> Non
         baseline="torch",
     )
     assert result["other"].agreement == 1
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_evaluate_shows_each_image_as_it_is_compared(voc_root: Path, protocol: Protocol) -> None:
+    samples = read_split(voc_root, "val")
+    background = np.zeros((21, 8, 8), dtype=np.float32)
+    background[0] = 1
+    cat = np.roll(background, 8, axis=0)
+    shown: list[Seen] = []
+    results = evaluate(
+        {"a": Oracle([background] * len(samples)), "b": Oracle([cat] * len(samples))},
+        samples,
+        protocol=protocol,
+        size=SIZE,
+        baseline="a",
+        watch=shown.append,
+    )
+    assert [seen.name for seen in shown] == [sample.name for sample in samples]
+    right = counted = 0
+    for seen, sample in zip(shown, samples, strict=True):
+        frames = {seen.truth.shape, *(labels.shape for labels in seen.labels.values())}
+        assert frames == {seen.picture.shape[:2]}
+        assert (seen.labels["a"] == 0).all()
+        assert (seen.labels["b"] == 8).all()
+        if protocol is Protocol.NATIVE:
+            assert (seen.truth == read_sample(sample)[1]).all()
+        right += int((seen.truth == 0).sum())
+        counted += int((seen.truth != 255).sum())
+    assert results["a"].pixel_accuracy == pytest.approx(right / counted)
 
 
 def test_evaluate_other_number_of_classes_is_refused(voc_root: Path) -> None:

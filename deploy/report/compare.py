@@ -30,7 +30,7 @@ def read_earlier(path: Path) -> Report:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ReportError(f"no report at {path}: pass the report.json of an earlier run") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReportError(
             f"{path} cannot be read as JSON ({error}): pass the report.json of an earlier run"
         ) from None
@@ -82,8 +82,11 @@ def compare_reports(
         tolerance: points, at least 0.
 
     Raises:
-        ReportError: the two were measured on different data, or have no variant in common.
+        ReportError: the two were measured on different data, or have no variant in common; the
+            tolerance is below 0 or no number.
     """
+    if not tolerance >= 0:
+        raise ReportError(f"--tolerance {tolerance}: it must be at least 0")
     for key in SAME_DATA:
         old, new = earlier["dataset"][key], content["dataset"][key]
         if old != new:
