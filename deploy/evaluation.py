@@ -206,7 +206,7 @@ def validation_key(
         gate=file_sha256(target.gate) if target.gate.is_file() else None,
         weights=[source.kind, source.path and file_sha256(source.path)],
         images=images_sha256(data.samples, masks=True),
-        data=[data.data.name, data.data.classes, data.data.ignore],
+        data=[data.data.name, data.data.classes, data.data.ignore, data.data.colors],
         split=data.split,
         protocol=protocol,
         runtime=runtime,
