@@ -6,21 +6,17 @@ A folder with a ``dataset.toml`` (calibration/dataset.py) has classes and places
 """
 
 import os
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 
 from calibration.dataset import FILE_NAME, SCENES_NAME, VOC_NAME, DataSet, voc_palette
 from calibration.dataset import IGNORE_LABEL as IGNORE_LABEL  # of masks as they are read here
 from calibration.dataset import read_data_set as read_data_set
+from calibration.decoding import IMAGE_FORMATS, MASK_FORMATS, opened
 from calibration.errors import DataError
 
 CLASSES = (
@@ -47,20 +43,8 @@ CLASSES = (
     "tvmonitor",
 )
 DEFAULT_ROOT = Path("data/VOCdevkit/VOC2012")
+MAX_NAME = 200  # characters, of an image
 SCENES_ROOT = Path("data/scenes/VOCdevkit/VOC2012")  # drawn by `deploy export-all` for want of VOC
-
-# What is opened at all. Pillow knows more formats, and runs another program for some (EPS).
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-MASK_FORMATS = ("PNG",)  # others lose labels
-MAX_NAME = 200  # characters
-MAX_PIXELS = 1024**3 // 4 // 3  # a quarter of a GiB as RGB; Pillow's own limit
-MAX_ASPECT = 100  # of the sides: what is longer grows beyond all memory where it is to cover a crop
-_DECODING_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError),
-    *(struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
-)
-# Pillow warns up to twice that limit; here images beyond it are refused.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 UInt8Array = NDArray[np.uint8]
 
@@ -217,39 +201,6 @@ def check_files(sample: Sample, list_path: Path) -> None:
             raise DataError(f"{path} is no file, but {list_path} lists {sample.name!r}")
 
 
-@contextmanager
-def _opened(path: Path, kind: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """Open a still image of bearable size; whatever its decoding raises becomes a DataError."""
-    try:
-        with Image.open(path, formats=formats) as image:
-            _check_header(path, image, kind)
-            image.verify()  # a PNG's checksums, which decoding does not look at
-        with Image.open(path, formats=formats) as image:
-            yield image
-    except UnidentifiedImageError:
-        known = ", ".join(formats)
-        raise DataError(f"{path} cannot be decoded as {kind}: it is no {known}") from None
-    except _DECODING_ERRORS as error:
-        if isinstance(error, DataError):
-            raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be decoded as {kind}: {reason}") from None
-
-
-def _check_header(path: Path, image: Image.Image, kind: str) -> None:
-    """Refuse by its header what must not be decoded, or has more than one picture."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{path} is {width}x{height}: {kind} has at most {MAX_PIXELS:,} pixels")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise DataError(
-            f"{path} is {width}x{height}: one side is over {MAX_ASPECT} times the other"
-        )
-    # A camera's JPEG may hold smaller copies beside the picture (MPO).
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise DataError(f"{path} has several pictures: save the one that is meant")
-
-
 def read_image(path: Path, *, upright: bool = False) -> UInt8Array:
     """Return an image as RGB (H, W, 3), of whatever mode it was.
 
@@ -260,7 +211,7 @@ def read_image(path: Path, *, upright: bool = False) -> UInt8Array:
         DataError: the file cannot be decoded, is of a format or size that is not read, is an
             animation, or is grey with more than 8 bits.
     """
-    with _opened(path, "an image", IMAGE_FORMATS) as image:
+    with opened(path, "an image", IMAGE_FORMATS) as image:
         if image.mode.startswith(("I", "F")):
             raise DataError(f"{path} has mode {image.mode}: images have 8 bits a channel")
         image.info.pop("transparency", None)  # of a palette: dropped with a warning otherwise
@@ -279,7 +230,7 @@ def read_mask(
         DataError: the file cannot be decoded, is not a palette or grey PNG of 8 bits, or has
             labels beyond the classes.
     """
-    with _opened(path, "a mask", MASK_FORMATS) as image:
+    with opened(path, "a mask", MASK_FORMATS) as image:
         if image.mode not in ("P", "L"):
             raise DataError(
                 f"{path} has mode {image.mode}: masks are 8-bit palette or grey images whose "

@@ -88,9 +88,24 @@ def test_the_report_of_the_chain_has_no_figures_of_voc(chain: Chain) -> None:
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text()
         assert "3 images of roads val" in text
-        assert "sky" in text
         assert "VOC" not in text
         assert "ublished" not in text
+    assert all(name in text for name in NAMES)  # of the page, with a table of the classes
+
+
+def test_predictions_of_the_chain_name_the_classes(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = chain.roads / "images" / "val_*.png"
+    graph = chain.out / VARIANT / "int8.onnx"
+    assert run("predict", graph, images, "--out", tmp_path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["images"]
+    assert len(found) == 3
+    assert all(image["shares"].keys() <= set(NAMES) for image in found)
+    checkpoint = ("predict", chain.weights, images, "--variant", VARIANT, "--out", tmp_path / "pt")
+    assert run(*checkpoint, "--input-size", "64", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["images"]
+    assert all(image["shares"].keys() <= set(NAMES) for image in found)
 
 
 def test_the_chains_graphs_are_refused_on_other_data(
