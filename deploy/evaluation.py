@@ -225,12 +225,8 @@ def validation_key(
         gate=file_sha256(target.gate) if target.gate.is_file() else None,
         weights=[source.kind, source.path and file_sha256(source.path)],
         images=images_sha256(data.samples, masks=True),
-<<<<<<< HEAD
         skipped=data.skipped,
-        data=[data.data.name, data.data.classes, data.data.ignore],
-=======
         data=[data.data.name, data.data.classes, data.data.ignore, data.data.colors],
->>>>>>> h-dataset
         split=data.split,
         protocol=protocol,
         runtime=runtime,

@@ -319,7 +319,16 @@ def test_export_all_does_every_stage_and_measures_its_time(tmp_path: Path, voc_r
     )
     assert list(progress.seconds) == [
         f"{stage} {VARIANT}"
-        for stage in ("export", "simplify", "calibrate", "fp16", "levers", "int8", "validate", "layers")
+        for stage in (
+            "export",
+            "simplify",
+            "calibrate",
+            "fp16",
+            "levers",
+            "int8",
+            "validate",
+            "layers",
+        )
     ]
     assert content["variants"][VARIANT]["results"].keys() == {"torch", "fp32", "fp16", "int8"}
     assert (tmp_path / "a" / "report" / "report.html").is_file()
