@@ -14,8 +14,8 @@ from deploy.cli import app
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-# In the sandbox small networks stand for large ones, and what other tools or days have left is there.
-SMALL = {"rf101": "rf-lw-mbv2", "rf-lw50": "rf-lw-mbv2"}
+# In the sandbox what is small stands for what is large.
+SMALL = {"rf-lw50": "rf-lw-mbv2", "my.pth": "my.safetensors", "100": "4"}
 SETTINGS = """
 [export]
 input-size = "64"
@@ -51,7 +51,7 @@ DAY = [
 
 
 def test_commands_were_found() -> None:
-    assert len(ALL) > 60
+    assert len(ALL) > 50
     assert len(DAY) >= 15
     assert {path.name for path, _ in ALL} >= {"README.md", "targets.md", "own-data.md"}
 
@@ -92,8 +92,8 @@ def test_a_day_of_the_readme(
     shutil.copy(shipped, tmp_path / "my.safetensors")
 
     def run(command: str) -> None:
-        arguments = shlex.split(command.replace("my.pth", "my.safetensors"))[1:]
-        code, _, err = run_main([SMALL.get(a, a) for a in arguments], monkeypatch, capsys)
+        arguments = [SMALL.get(word, word) for word in shlex.split(command)[1:]]
+        code, _, err = run_main(arguments, monkeypatch, capsys)
         # a foreign graph may break rules; of so few images a gate says nothing
         assert code in ((0, 1) if "lint" in arguments else (0, 3) if "auto" in command else (0,)), (
             f"{command}: {err}"
