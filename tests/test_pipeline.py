@@ -282,6 +282,7 @@ def test_report_of_different_images_is_refused(quantized: Path, voc_root: Path) 
     deploy.validate(voc_root=voc_root, out=quantized)
     path = quantized / VARIANT / "validation.json"
     other = json.loads(path.read_text())
+    other["name"] = "rf-lw50"
     other["dataset"]["images"] = 1
     (quantized / "rf-lw50").mkdir()
     (quantized / "rf-lw50" / "validation.json").write_text(json.dumps(other))
