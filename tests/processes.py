@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import runpy
+import signal
 import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -46,6 +47,7 @@ def _run(arguments: list[str], log: str, file_limit: int | None) -> None:
     errors = os.open(Path(log).with_suffix(".err"), os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(errors, 2)
     os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     os.write(2, READY.encode())
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
