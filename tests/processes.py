@@ -5,6 +5,7 @@ They are forked from a server that has imported it: the seconds that take are pa
 
 import multiprocessing
 import os
+import re
 import resource
 import runpy
 import signal
@@ -16,6 +17,7 @@ import deploy.cli
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["deploy.cli", "onnxscript", "pytest", "torch.onnx"])
+PROGRESS = re.compile(r"  |\d+/\d+  loss ")
 READY = "  ready\n"  # in the log once a run has begun
 
 
@@ -40,7 +42,7 @@ def run(arguments: list[str], log: Path, file_limit: int | None = None) -> tuple
 def lines(log: Path) -> list[str]:
     """Return the lines of standard error that tell of no progress."""
     text = log.with_suffix(".err").read_text().removeprefix(READY)
-    return [line for line in text.splitlines() if not line.startswith("  ")]
+    return [line for line in text.splitlines() if not PROGRESS.match(line)]
 
 
 def _run(arguments: list[str], log: str, file_limit: int | None) -> None:
