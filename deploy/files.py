@@ -27,7 +27,6 @@ def write_whole(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     with replacing(path) as temporary:
         temporary.write_bytes(data)
-    LOGGER.debug("wrote %s (%d bytes)", path, len(data))
 
 
 @contextmanager
@@ -48,6 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+        LOGGER.debug("wrote %s (%d bytes)", path, path.stat().st_size)
     except OSError as error:
         raise DeployError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:

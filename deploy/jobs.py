@@ -115,6 +115,7 @@ def _int8(
         ignore=job.source.data.ignore,  # the names of the classes are in the graph
         tuning=images_sha256(tuning_set(job.source, job.gate), masks=True),
         evaluated=images_sha256(job.evaluated, masks=True),
+        labels=[job.source.data.classes, job.source.data.ignore],
     )
     gated = None if job.force else find_gated(prepared, profile, key, progress)
     if gated:

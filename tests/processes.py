@@ -5,8 +5,10 @@ They are forked from a server that has imported it: the seconds that take are pa
 
 import multiprocessing
 import os
+import re
 import resource
 import runpy
+import signal
 import sys
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -15,6 +17,7 @@ import deploy.cli
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["deploy.cli", "onnxscript", "pytest", "torch.onnx"])
+PROGRESS = re.compile(r"  |\d+/\d+  loss ")
 READY = "  ready\n"  # in the log once a run has begun
 
 
@@ -39,13 +42,14 @@ def run(arguments: list[str], log: Path, file_limit: int | None = None) -> tuple
 def lines(log: Path) -> list[str]:
     """Return the lines of standard error that tell of no progress."""
     text = log.with_suffix(".err").read_text().removeprefix(READY)
-    return [line for line in text.splitlines() if not line.startswith("  ")]
+    return [line for line in text.splitlines() if not PROGRESS.match(line)]
 
 
 def _run(arguments: list[str], log: str, file_limit: int | None) -> None:
     errors = os.open(Path(log).with_suffix(".err"), os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(errors, 2)
     os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     os.write(2, READY.encode())
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))

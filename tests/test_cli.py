@@ -229,6 +229,9 @@ def test_export_prints_the_difference_and_the_operators(
     assert "weights: repository" in out
     code, out, _ = run_main([*arguments, "--json"], monkeypatch, capsys)
     (content,) = json.loads(out)
+    assert (content["reused"], content["difference"], content["simplified"]) == (True, None, None)
+    code, out, _ = run_main([*arguments, "--json", "--force"], monkeypatch, capsys)
+    (content,) = json.loads(out)
     assert content["variant"] == VARIANT
     assert content["difference"]["maximum"] < 1e-3
 

@@ -4,14 +4,19 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import save_mask
+from PIL import Image
 from processes import CONTEXT, READY, lines, run, start
 
+import deploy
 import models
 from calibration.scenes import write_scenes
 from deploy.errors import DeployError
@@ -81,7 +86,7 @@ def content(path: Path) -> object:
 
 def timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        timed = ("latency_ms", "date", "stage_sha256")
+        timed = ("latency_ms", "speed", "date", "stage_sha256")
         return {k: timeless(v) for k, v in value.items() if k not in timed}
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
@@ -329,3 +334,34 @@ def test_results_that_cannot_be_written_are_one_line(
     assert name in told[0]
     assert "cannot be written" in told[0]
     assert sorted(out.rglob("*")) == before
+
+
+def peak_memory(arguments: list[str]) -> float:
+    """Return the largest resident set of ``deploy ARGUMENTS``, MB."""
+    command = [sys.executable, "-m", "deploy", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_the_images(tmp_path: Path) -> None:
+    few, many, side = 40, 400, 96  # inputs alone would take 40 MB more
+    root, out = tmp_path / "VOCdevkit" / "VOC2012", tmp_path / "out"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for split in ("train", "val"):
+        names = [f"{split}_{i}" for i in range(many)]
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names))
+        for name in names:
+            pixels = noise.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "JPEGImages" / f"{name}.jpg")
+            save_mask(root / "SegmentationClass" / f"{name}.png", pixels[..., 0] % 21)
+    deploy.export(VARIANT, out=out, input_size=(side, side))
+    common = [VARIANT, "--voc-root", str(root), "--out", str(out)]
+    for arguments in (["calibrate", *common, "--images"], ["validate", *common, "--limit"]):
+        peaks = [peak_memory([*arguments, str(count)]) for count in (few, many)]
+        assert peaks[1] - peaks[0] < 25, (arguments[0], peaks)

@@ -18,12 +18,10 @@ from deploy.classes import check_same_classes
 from deploy.errors import DeployError
 from deploy.files import replacing
 from deploy.metrics import ConfusionMatrix
-from deploy.progress import LOGGER
 from deploy.training.config import Status, TrainConfig, TrainError
 from deploy.training.data import Batch
 from models import build, count_classes
 from models.checkpoint import read_state_dict
-from models.classes import METADATA_KEY
 from models.initialize import decoder_keys, initialize
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs; also readable as a checkpoint
@@ -159,7 +157,7 @@ class Run:
             if not key.endswith("num_batches_tracked")  # plays no part in inference
         }
         # the export takes the names from here, or checks that its data set's are these
-        metadata = {METADATA_KEY: ",".join(self.data.classes)} if self.data.own else None
+        metadata = {"classes": ",".join(self.data.classes)} if self.data.own else None
         target = self.config.directory / WEIGHTS
         with _whole(target) as path:
             save_file(tensors, path, metadata)
@@ -272,6 +270,5 @@ def _whole(target: Path) -> Iterator[Path]:
                 raise (error.__context__ or error) from None
             except SafetensorError as error:
                 raise OSError(str(error)) from None
-        LOGGER.debug("wrote %s (%d bytes)", target, target.stat().st_size)
     except DeployError as error:
         raise TrainError(f"{error}: choose a directory with room") from None
