@@ -20,9 +20,10 @@ from typer.core import TyperGroup, TyperOption
 from typer.testing import CliRunner, Result
 
 import models
-from deploy import cli, reference
+from deploy import cli
 from deploy.bundle import Toolchain
-from deploy.cli_common import INSIST_SECONDS, Stopped, stoppable
+from deploy.cli import reference
+from deploy.cli.common import INSIST_SECONDS, Stopped, stoppable
 from deploy.graph import set_metadata
 from deploy.targets import TARGETS
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from results import validation
 
-from deploy import display
+from deploy.cli import display
 from deploy.report import build_report
 
 MIXED = [

@@ -13,9 +13,9 @@ import deploy
 import models
 from calibration import CalibrationError, DataError, read_calibration
 from calibration.ranges import Method, RangeConfig
-from deploy import pipeline
 from deploy.errors import DeployError, ReportError
 from deploy.graph import count_ops, read_metadata, set_metadata
+from deploy.pipeline import whole
 from deploy.progress import SilentProgress
 from deploy.runtime import Runtime
 from deploy.targets import PROFILES
@@ -341,7 +341,7 @@ def test_export_all_without_voc_draws_scenes_once_and_says_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VOC_ROOT", raising=False)
-    monkeypatch.setattr(pipeline, "SCENES_COUNT", 2)
+    monkeypatch.setattr(whole, "SCENES_COUNT", 2)
     first = deploy.export_all([VARIANT], images=2, limit=2)
     assert first["dataset"]["name"] == "scenes"
     assert first["dataset"]["images"] == 2

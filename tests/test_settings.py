@@ -12,8 +12,8 @@ from conftest import REPOSITORY, run_main
 from typer.testing import CliRunner
 
 from deploy import cli
-from deploy.cli_common import prepare, with_common_options
-from deploy.settings import SettingsError, find_settings, read_settings
+from deploy.cli.common import prepare, with_common_options
+from deploy.cli.settings import SettingsError, find_settings, read_settings
 
 
 class Heat(StrEnum):

@@ -11,11 +11,11 @@ import typer
 import deploy
 from calibration import DataError, Fit, find_voc_root
 from calibration.voc import name_data_set
-from deploy import display
 from deploy.artifacts import DEFAULT_OUT
 from deploy.bench import table
 from deploy.bench.measure import Row, Settings, measure_quantizers, measure_stages
 from deploy.calibration_source import CalibrationSource
+from deploy.cli import display
 from deploy.environment import describe_environment
 from deploy.errors import USER_ERRORS
 from deploy.files import write_whole

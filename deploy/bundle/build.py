@@ -1,6 +1,6 @@
 """Gathering a bundle: graph → interface → golden pair → the toolchain's files → README → checksums.
 
-Like pipeline.py, this reads and writes artifacts.
+Like deploy/pipeline, this reads and writes artifacts.
 """
 
 import hashlib

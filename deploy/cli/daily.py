@@ -7,9 +7,9 @@ import typer
 
 import deploy
 from calibration.preprocess import Fit
-from deploy import display_daily
 from deploy.artifacts import DEFAULT_OUT
-from deploy.cli_options import AsJson, LintTarget, Out, Weights, parse_size
+from deploy.cli import display_daily
+from deploy.cli.options import AsJson, LintTarget, Out, Weights, parse_size
 from deploy.progress import ConsoleProgress
 from deploy.runtime import Runtime
 

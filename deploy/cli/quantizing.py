@@ -7,9 +7,9 @@ import typer
 
 import deploy
 from calibration.ranges import Method, RangeConfig
-from deploy import display
 from deploy.artifacts import DEFAULT_OUT
-from deploy.cli_options import (
+from deploy.cli import display
+from deploy.cli.options import (
     AsJson,
     CalibrationFit,
     EmbedPreprocessing,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from deploy import display
+from deploy.cli import display
 from deploy.figures import number, percent
 from deploy.inspection import Inspection, Value
 from deploy.latency import Latencies, Timing

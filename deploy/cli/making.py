@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from calibration.scenes import write_scenes
-from deploy import display
-from deploy.cli_options import AsJson
+from deploy.cli import display
+from deploy.cli.options import AsJson
 from deploy.fetch_voc import OFFICIAL, OFFICIAL_MD5, fetch_voc
 from deploy.progress import LOGGER, ConsoleProgress
 from deploy.training import Augmentation, DataRoot, Status, TrainConfig, train

@@ -15,17 +15,9 @@ import deploy
 import models
 from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
-from deploy import (
-    cli_bundle,
-    cli_common,
-    cli_daily,
-    cli_making,
-    cli_quantizing,
-    cli_report,
-    display,
-)
 from deploy.artifacts import DEFAULT_OUT
-from deploy.cli_options import (
+from deploy.cli import bundle, common, daily, display, making, quantizing, report
+from deploy.cli.options import (
     AsJson,
     EmbedPreprocessing,
     Force,
@@ -57,7 +49,7 @@ app = typer.Typer(
     help="From a RefineNet checkpoint to FP16 and INT8 ONNX, with the accuracy cost measured.",
     epilog="Example: deploy export rf-lw-mbv2 && deploy quantize --int8 && deploy validate",
 )
-app.callback()(cli_common.prepare)
+app.callback()(common.prepare)
 
 
 @app.command(epilog="Example: deploy export rf-lw50 --weights rf_lw50_voc.pth.tar")
@@ -203,32 +195,32 @@ def list_models(as_json: AsJson = False) -> None:
 for name, command, example in (
     (
         "quantize",
-        cli_quantizing.quantize,
+        quantizing.quantize,
         "deploy quantize rf-lw-mbv2 --int8 --method percentile --images 100",
     ),
-    ("lint", cli_quantizing.lint, "deploy lint other-tools.onnx --target tensorrt"),
-    ("calibrate", cli_quantizing.calibrate, "deploy calibrate rf-lw50 --merge one.json two.json"),
-    ("bundle", cli_bundle.bundle, "deploy bundle rf-lw-mbv2 --target triton --head labels"),
-    ("report", cli_report.report, "deploy report --compare earlier/report.json"),
-    ("scenes", cli_making.scenes, "deploy scenes data/scenes --train 100 --val 100 --seed 2"),
-    ("fetch-voc", cli_making.fetch_voc_, "deploy fetch-voc data"),
+    ("lint", quantizing.lint, "deploy lint other-tools.onnx --target tensorrt"),
+    ("calibrate", quantizing.calibrate, "deploy calibrate rf-lw50 --merge one.json two.json"),
+    ("bundle", bundle.bundle, "deploy bundle rf-lw-mbv2 --target triton --head labels"),
+    ("report", report.report, "deploy report --compare earlier/report.json"),
+    ("scenes", making.scenes, "deploy scenes data/scenes --train 100 --val 100 --seed 2"),
+    ("fetch-voc", making.fetch_voc_, "deploy fetch-voc data"),
     (
         "train",
-        cli_making.train_,
+        making.train_,
         "deploy train rf-lw50 --voc-root data --init resnet50-19c8e357.pth --device cuda",
     ),
     (
         "predict",
-        cli_daily.predict,
+        daily.predict,
         "deploy predict artifacts/rf-lw-mbv2/int8.onnx photos 'more/**/*.jpg' --out predictions",
     ),
-    ("inspect", cli_daily.inspect, "deploy inspect artifacts/rf-lw-mbv2/int8.onnx --tensors"),
-    ("bench", cli_daily.bench, "deploy bench rf-lw-mbv2 other-tools.onnx --threads 2 --runs 50"),
+    ("inspect", daily.inspect, "deploy inspect artifacts/rf-lw-mbv2/int8.onnx --tensors"),
+    ("bench", daily.bench, "deploy bench rf-lw-mbv2 other-tools.onnx --threads 2 --runs 50"),
 ):
     app.command(name, epilog=f"Example: {example}")(command)
 for registered in app.registered_commands:
     if registered.callback is not None:
-        registered.callback = cli_common.with_common_options(registered.callback)
+        registered.callback = common.with_common_options(registered.callback)
 
 
 def describe_variant(name: str) -> dict[str, Any]:
@@ -255,10 +247,10 @@ def main() -> None:
     So does Ctrl-C, with 130, and SIGTERM, with 143.
     """
     try:
-        with cli_common.stoppable():
+        with common.stoppable():
             app(prog_name="deploy")  # also where it is run as a module
-    except (*USER_ERRORS, cli_common.Stopped) as error:
-        cli_common.end_with(error)
+    except (*USER_ERRORS, common.Stopped) as error:
+        common.end_with(error)
     except BrokenPipeError:  # the reader of stdout has gone, as in `deploy models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

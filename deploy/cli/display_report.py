@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.display import line, table
+from deploy.cli.display import line, table
 from deploy.figures import change
 
 COLUMNS = ("model", "graph", "mIoU %", "drop", "agree %", "SQNR dB", "x torch", "MB")

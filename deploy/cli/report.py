@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 import deploy
-from deploy import display, display_report
 from deploy.artifacts import DEFAULT_OUT
-from deploy.cli_options import AsJson, Out, Variants
+from deploy.cli import display, display_report
+from deploy.cli.options import AsJson, Out, Variants
 from deploy.report import TOLERANCE
 
 EXIT_REGRESSION = 1

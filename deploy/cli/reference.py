@@ -1,7 +1,7 @@
 """Every command with its arguments, options and example, as Markdown: ``docs/commands.md``.
 
-``python -m deploy.reference docs/commands.md`` writes what stands below the mark anew; what stands
-above it is written by hand.
+``python -m deploy.cli.reference docs/commands.md`` writes what stands below the mark anew; what
+stands above it is written by hand.
 """
 
 import sys

@@ -17,9 +17,9 @@ import typer
 
 import models
 from deploy import progress
+from deploy.cli.settings import Settings, SettingsError, find_settings, read_settings
 from deploy.environment import describe_environment
 from deploy.errors import USER_ERRORS
-from deploy.settings import Settings, SettingsError, find_settings, read_settings
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

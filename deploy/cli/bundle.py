@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 import deploy
-from deploy import display_bundle
 from deploy.artifacts import DEFAULT_OUT
 from deploy.bundle import Precision, Toolchain
-from deploy.cli_options import AsJson, EmbedPreprocessing, HeadOption, Out
+from deploy.cli import display_bundle
+from deploy.cli.options import AsJson, EmbedPreprocessing, HeadOption, Out
 from deploy.heads import Head, Interface
 from deploy.progress import ConsoleProgress
 

@@ -1,0 +1,222 @@
+"""From the float graph to FP16 and INT8: calibrate → quantize, and what the linter says."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import models
+from calibration import CalibrationError, Fit, RangeConfig, read_calibration
+from calibration.voc import lacks_voc
+from deploy import evaluation
+from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target
+from deploy.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
+from deploy.errors import DeployError
+from deploy.files import write_whole
+from deploy.gate import Gate
+from deploy.graph import naming, read_graph, read_metadata
+from deploy.heads import Interface
+from deploy.lint import Finding
+from deploy.lint import lint as lint_graph
+from deploy.locks import hold
+from deploy.pipeline.exporting import export_if_missing
+from deploy.pipeline.jobs import QuantizationJob, quantize_target
+from deploy.preparation import CalibrationFile, prepare, prepare_with
+from deploy.progress import Progress, SilentProgress
+from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph, add_wrapped
+from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
+from deploy.targets import DEFAULT_TARGET, VACC, find_profile
+from deploy.vacc import VaccRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class LintedGraph:
+    """A graph and the rules of a target that it breaks."""
+
+    path: Path
+    target: str
+    findings: list[Finding]
+
+
+def quantize(
+    targets: Sequence[str] = (),
+    *,
+    fp16: bool = True,
+    int8: bool = True,
+    fp16_sqnr: float = MIN_FP16_SQNR,
+    method: RangeConfig | None = None,
+    target: str = DEFAULT_TARGET,
+    recipe: RecipeName = RecipeName.FAST,
+    levers: Levers | None = None,
+    gate: Gate | None = None,
+    images: int = 50,
+    split: str = "train",
+    fit: Fit | None = None,
+    calibration: Path | None = None,
+    interface: Interface | None = None,
+    voc_root: Path | None = None,
+    skip_bad: bool = False,
+    weights: Path | None = None,
+    out: Path = DEFAULT_OUT,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[QuantizedGraph | VaccRecipe]:
+    """Calibrate and quantize variants or ONNX files into ``<out>/<name>/{fp16,int8}.onnx``.
+
+    The INT8 graph for another target than the default one is ``int8-<target>.onnx``; vacc gets a
+    folder ``vacc`` in its place. A graph that is there already, made from the same, is kept.
+
+    Args:
+        targets: variant ids or paths; by default every variant exported so far, or else the default
+            one. A variant that has no graph yet is exported first.
+        fp16: write the half-precision graph.
+        int8: write the 8-bit graph.
+        fp16_sqnr: dB that the half-precision graph's logits shall keep on calibration images; as
+            many of its first nodes stay FP32 as that takes, up to a quarter of all.
+        method: how ranges are chosen; by default the full range seen (vacc: KL divergence).
+        target: the toolchain that the INT8 graph is for (docs/targets.md).
+        recipe: which accuracy levers are used (docs/accuracy.md); "auto" needs a gate.
+        levers: single levers set by hand.
+        gate: what INT8 may cost. Where it is missed the graph is named ``int8-missed.onnx``.
+        images: how many images of ``split`` calibrate, evenly spaced over its list.
+        split: the list they come from.
+        fit: how they become inputs; by default as the graph's metadata say, else crop.
+        calibration: a file that :func:`calibrate` wrote for the one target, in place of images.
+        interface: what each graph that is written shall take and give in one more file beside it.
+        voc_root: see :func:`calibration.find_voc_root`.
+        skip_bad: leave images out that cannot be used; else the first of them is an error.
+        weights: a checkpoint, if a variant must be exported first.
+        out: the folder of the artifacts.
+        force: calibrate and quantize anew, whatever is there.
+        progress: where to show what is going on.
+
+    Raises:
+        DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
+    """
+    progress = progress or SilentProgress()
+    if not math.isfinite(fp16_sqnr):
+        raise DeployError(f"--fp16-sqnr {fp16_sqnr}: it must be a number of dB")
+    recipes = choose_recipes(RecipeName(recipe), levers or Levers())
+    if gate is None and len(recipes) > 1:
+        raise DeployError(f"recipe {recipe!r} needs a gate: pass --min-ratio or --max-drop")
+    interface = interface or Interface()
+    profile = None if target == VACC else find_profile(target)
+    if int8 and profile is None and not interface.is_plain:
+        raise DeployError(f"{target} takes the plain float graph: leave out head and preprocessing")
+    names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
+    if calibration and len(names) != 1:
+        raise DeployError(f"a calibration is of one graph, not of {len(names)}: name the target")
+    if calibration and int8 and profile is None:
+        raise DeployError(f"{target} calibrates on images by itself: leave out the calibration")
+    given = ((str(calibration), read_calibration(calibration)),) if calibration else ()
+    without_images = bool(given) and voc_root is None and lacks_voc()
+    source = (
+        None
+        if without_images
+        else CalibrationSource.find(voc_root, split, images, skip_bad=skip_bad)
+    )
+    if gate and source is None:
+        raise DeployError("a gate is held on images: name their folder with --voc-root")
+    evaluated = None
+    if gate and source:
+        source = source.screen_others(gate.images) if skip_bad else source
+        evaluated = evaluation.EvaluationSet.find(
+            voc_root, EVALUATION_SPLIT, None, skip_bad=skip_bad
+        )
+    job = QuantizationJob(
+        fp16=fp16,
+        int8=int8,
+        recipes=recipes,
+        source=source,
+        given=given,
+        profile=profile,
+        method=method,
+        fp16_sqnr=fp16_sqnr,
+        gate=gate,
+        evaluated=evaluated.samples if evaluated else (),
+        fit=fit,
+        force=force,
+    )
+    written: list[QuantizedGraph | VaccRecipe] = []
+    for model in (resolve_target(name, out) for name in names):
+        with hold(model.folder, progress):
+            export_if_missing(model, weights, out, fit, voc_root, progress)
+            written += [
+                add_wrapped(graph, interface) if isinstance(graph, QuantizedGraph) else graph
+                for graph in quantize_target(model, job, progress)
+            ]
+    return written
+
+
+def calibrate(
+    target: str = models.DEFAULT_VARIANT,
+    *,
+    images: int = 50,
+    part: Part | None = None,
+    split: str = "train",
+    fit: Fit | None = None,
+    voc_root: Path | None = None,
+    skip_bad: bool = False,
+    weights: Path | None = None,
+    out: Path = DEFAULT_OUT,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> CalibrationFile:
+    """Write the statistics of a variant's or an ONNX file's activations: ``calibration.json``.
+
+    Args:
+        target: a variant's id or a path. A variant that has no graph yet is exported first.
+        images: how many images of ``split``, evenly spaced over its list.
+        part: (I, N) for every N-th of them from the I-th: ``calibration-I-of-N.json``. The parts
+            may be made on several machines and merged: see :func:`merge_calibration`.
+        split: the list they come from.
+        fit: how they become inputs; by default as the graph's metadata say, else crop.
+        voc_root: see :func:`calibration.find_voc_root`.
+        skip_bad: leave images out that cannot be used; else the first of them is an error.
+        weights: a checkpoint, if a variant must be exported first.
+        out: the folder of the artifacts.
+        force: calibrate anew, though the file is there.
+        progress: where to show what is going on.
+
+    Raises:
+        DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
+    """
+    progress = progress or SilentProgress()
+    source = CalibrationSource.find(voc_root, split, images, part, skip_bad=skip_bad)
+    found = resolve_target(target, out)
+    with hold(found.folder, progress):
+        export_if_missing(found, weights, out, fit, voc_root, progress)
+        prepared = prepare(found, source, fit, progress, force=force)
+    return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
+
+
+def merge_calibration(
+    target: str, parts: Sequence[Path], *, out: Path = DEFAULT_OUT
+) -> CalibrationFile:
+    """Write the ``calibration.json`` that one run over the images of all parts would have written.
+
+    Raises:
+        DeployError: there is no such target, or its graph cannot be read.
+        CalibrationError: there are no parts, or one cannot be read, is of another graph or other
+            settings, or shares an image with another.
+    """
+    if not parts:
+        raise CalibrationError("no parts to merge: name the files that 'deploy calibrate' wrote")
+    found = resolve_target(target, out)
+    with hold(found.folder, SilentProgress()):
+        prepared = prepare_with(found, [(str(p), read_calibration(p)) for p in parts])
+        write_whole(found.calibration, prepared.calibration.to_json())
+    return CalibrationFile.of(prepared, found.calibration, reused=False)
+
+
+def lint(path: Path, target: str | None = None) -> LintedGraph:
+    """Check a QDQ graph against the rules of a target, by default the one its metadata name.
+
+    Raises:
+        DeployError: there is no such target.
+        GraphError: the file is no valid graph, or no QDQ graph that can be checked.
+    """
+    model = read_graph(path)
+    target = target or read_metadata(model).get("target", DEFAULT_TARGET)
+    with naming(path):
+        return LintedGraph(path=path, target=target, findings=lint_graph(model, target))

@@ -1,0 +1,91 @@
+"""The stages in order: export → simplify → calibrate → quantize → validate → report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import models
+from calibration import RangeConfig
+from calibration.scenes import write_scenes
+from calibration.voc import lacks_voc
+from deploy import evaluation
+from deploy.artifacts import DEFAULT_OUT, resolve_target
+from deploy.locks import hold
+from deploy.pipeline.exporting import DEFAULT_SIZE, Size, export
+from deploy.pipeline.measuring import report, validate
+from deploy.pipeline.quantizing import quantize
+from deploy.progress import Progress, SilentProgress
+from deploy.report import (
+    Report,
+)
+from deploy.validate import Protocol
+
+SCENES = Path("data/scenes")
+SCENES_SEED = 2  # the parameters that ship were not trained on it
+SCENES_COUNT = 100  # in each split
+
+
+def export_all(
+    variants: Sequence[str] = (),
+    *,
+    method: RangeConfig | None = None,
+    images: int = 50,
+    limit: int | None = 50,
+    input_size: Size = DEFAULT_SIZE,
+    protocol: Protocol = Protocol.CROP,
+    voc_root: Path | None = None,
+    skip_bad: bool = False,
+    out: Path = DEFAULT_OUT,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Do the whole job for every variant: export, quantize, validate, report.
+
+    Where there is no VOC2012 (see :func:`calibration.find_voc_root`), scenes are drawn once under
+    ``data/scenes`` and serve in its place. A run that was stopped goes on after the last stage that
+    was finished; ``force`` makes it begin anew.
+
+    Raises:
+        DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
+    """
+    progress = progress or SilentProgress()
+    names = list(variants or models.VARIANTS)
+    if voc_root is None and lacks_voc():
+        with progress.step("draw scenes"):
+            voc_root = write_scenes(SCENES, train=SCENES_COUNT, val=SCENES_COUNT, seed=SCENES_SEED)
+    # without data there is no use in starting
+    data = evaluation.EvaluationSet.find(voc_root, "val", limit, skip_bad=skip_bad).data
+    for name in names:
+        if data.own and models.find_weights(name).trained:
+            models.build_with_weights(name, num_classes=len(data.classes))  # nor for other classes
+    for name in names:
+        with hold(resolve_target(name, out).folder, progress):
+            export(
+                name,
+                out=out,
+                input_size=input_size,
+                fit=protocol.fit,
+                voc_root=voc_root,
+                force=force,
+                progress=progress,
+            )
+            quantize(
+                [name],
+                method=method,
+                images=images,
+                voc_root=voc_root,
+                skip_bad=skip_bad,
+                out=out,
+                force=force,
+                progress=progress,
+            )
+            validate(
+                [name],
+                limit=limit,
+                protocol=protocol,
+                voc_root=voc_root,
+                skip_bad=skip_bad,
+                out=out,
+                force=force,
+                progress=progress,
+            )
+    return report(names, out=out)
