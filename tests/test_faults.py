@@ -362,6 +362,7 @@ def test_memory_is_flat_over_the_images(tmp_path: Path) -> None:
             save_mask(root / "SegmentationClass" / f"{name}.png", pixels[..., 0] % 21)
     deploy.export(VARIANT, out=out, input_size=(side, side))
     common = [VARIANT, "--voc-root", str(root), "--out", str(out)]
-    for arguments in (["calibrate", *common, "--images"], ["validate", *common, "--limit"]):
-        peaks = [peak_memory([*arguments, str(count)]) for count in (few, many)]
-        assert peaks[1] - peaks[0] < 25, (arguments[0], peaks)
+    # of validation 0.1 MB an image was measured (docs/robustness.md)
+    for name, option, bound in (("calibrate", "--images", 25), ("validate", "--limit", 50)):
+        peaks = [peak_memory([name, *common, option, str(count)]) for count in (few, many)]
+        assert peaks[1] - peaks[0] < bound, (name, peaks)
