@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 import deploy
 import models
-from deploy.cli import app, parse_size
+from deploy.cli import app
+from deploy.cli.options import parse_size
 from deploy.graph import set_metadata
 
 VARIANT = models.DEFAULT_VARIANT
