@@ -9,7 +9,6 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -44,13 +43,12 @@ class Stopped(BaseException):
 
 
 def _versions() -> str:
-    try:
-        ours = version("refinenet-deploy")
-    except PackageNotFoundError:  # a source tree that is not installed
-        ours = "not installed"
     environment = describe_environment()
-    others = [f"{name} {number}" for name, number in environment["versions"].items()]
-    return ", ".join([f"deploy {ours}", f"Python {environment['python']}", *others])
+    versions = {"deploy": "not installed"} | {
+        name.removeprefix("refinenet-"): number for name, number in environment["versions"].items()
+    }
+    others = [f"{name} {number}" for name, number in versions.items() if name != "deploy"]
+    return ", ".join([f"deploy {versions['deploy']}", f"Python {environment['python']}", *others])
 
 
 def _print_versions(wanted: bool) -> None:
