@@ -162,6 +162,7 @@ def test_a_signal_ends_with_its_code_one_line_and_no_debris(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's is not
     )
     deadline = time.monotonic() + 100
     while not any(name.endswith(".jpg") for name in files(folder)):
@@ -228,7 +229,7 @@ def test_cleaning_up_after_a_stop_is_not_cut() -> None:
     def work() -> None:
         with stoppable(), cleaner():
             try:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGTERM)
             finally:
                 time.sleep(2.5 * INSIST_SECONDS)
                 cleaned.append("by finally")
