@@ -162,7 +162,7 @@ def test_a_signal_ends_with_its_code_one_line_and_no_debris(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's is not
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not inherited
     )
     deadline = time.monotonic() + 100
     while not any(name.endswith(".jpg") for name in files(folder)):
