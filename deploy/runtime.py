@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -145,7 +146,7 @@ class OpenVinoRunner:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self.timed: Runner | None = None
-        core = load_openvino().Core()
+        core = openvino_core()
         hints = {
             "INFERENCE_NUM_THREADS": threads or default_threads(),
             "INFERENCE_PRECISION_HINT": "f32",
@@ -209,6 +210,16 @@ def load_openvino() -> Any:
         return importlib.import_module("openvino")
     except ImportError:
         raise DeployError("OpenVINO is not installed: run 'pip install openvino'") from None
+
+
+@cache
+def openvino_core() -> Any:
+    """Return OpenVINO's core, one for the process; raises DeployError if it is not installed.
+
+    Its CPU plugin gives the main thread another stack for signals and frees it with the last core,
+    but leaves it in use: after that the next Ctrl-C would end in a segmentation fault.
+    """
+    return load_openvino().Core()
 
 
 def open_graph(path: Path, runtime: Runtime = Runtime.ONNXRUNTIME) -> OnnxRunner | OpenVinoRunner:

@@ -27,7 +27,7 @@ from deploy.heads import Head, Interface, prove_wrapped, run, wrap
 from deploy.lint import lint
 from deploy.quantize.recipe import RecipeName
 from deploy.reuse import SEAL
-from deploy.runtime import OpenVinoRunner, TorchRunner
+from deploy.runtime import OpenVinoRunner, TorchRunner, openvino_core
 from deploy.targets import PROFILES
 
 VARIANT = models.DEFAULT_VARIANT
@@ -165,10 +165,10 @@ def test_wrap_reduced_precision_gives_what_the_plain_graph_and_our_steps_give(
 def test_files_for_the_device_stand_beside_and_run_in_openvino(
     precision: str, reduced: Path, image: NDArray[np.uint8]
 ) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     hints = {"INFERENCE_PRECISION_HINT": "f32"}
     path = str(reduced / f"{precision}-labels-uint8.onnx")
-    labels = openvino.Core().compile_model(path, "CPU", hints)([image[None]])[0]
+    labels = openvino_core().compile_model(path, "CPU", hints)([image[None]])[0]
     logits = OpenVinoRunner(reduced / f"{precision}.onnx")(normalize(image))
     assert labels.dtype == np.uint8
     assert (labels[0] == logits_to_labels(logits, SIZE)).mean() > 0.998

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from pathlib import Path
 
@@ -172,3 +173,22 @@ def test_executed_convolutions_of_tensorrts_graph_are_float_in_onnxruntime(
     onnx.save(quantized(refine_model(), [IMAGE], "tensorrt"), tmp_path / "int8.onnx")
     integer, total = executed_convolutions(open_graph(tmp_path / "int8.onnx")) or (4, 0)
     assert integer < total == 4
+
+
+def test_a_signal_after_openvino_ran_is_handled(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path = tmp_path / "net.onnx"
+    path.write_bytes(refine_model(classes=21).SerializeToString())
+    program = f"""
+import signal
+from pathlib import Path
+from deploy.runtime import OpenVinoRunner
+handled = []
+signal.signal(signal.SIGTERM, lambda number, frame: handled.append(number))
+for _ in range(2):
+    OpenVinoRunner(Path({str(path)!r}))  # and gone again
+signal.raise_signal(signal.SIGTERM)
+assert handled == [signal.SIGTERM]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -32,7 +32,7 @@ from deploy.graph import Graph, read_graph
 from deploy.preparation import prepare
 from deploy.progress import SilentProgress
 from deploy.quantize.recipe import RECIPES, RecipeName
-from deploy.runtime import load_openvino
+from deploy.runtime import load_openvino, openvino_core
 from deploy.targets import PROFILES, Profile
 
 Quantize = Callable[[Path, Path, CalibrationSource], None]  # FP32 file, INT8 file, images
@@ -117,7 +117,7 @@ def _nncf_onnx(fp32: Path, int8: Path, source: CalibrationSource) -> None:
 
 def _nncf_openvino(fp32: Path, int8: Path, source: CalibrationSource) -> None:
     openvino = load_openvino()
-    model = _nncf(openvino.Core().read_model(str(fp32)), source, input_reader(fp32))
+    model = _nncf(openvino_core().read_model(str(fp32)), source, input_reader(fp32))
     openvino.save_model(model, str(int8), compress_to_fp16=False)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deploy.bundle.contents import Contents, Precision, Toolchain
 from deploy.bundle.render import render
 from deploy.errors import DeployError
-from deploy.runtime import load_openvino
+from deploy.runtime import load_openvino, openvino_core
 
 Files = dict[str, bytes | str]
 Golden = Mapping[str, NDArray[Any]]
@@ -74,7 +74,7 @@ def openvino(contents: Contents, description: dict[str, Any], golden: Golden) ->
             note="OpenVINO was not installed: the model is ONNX, which OpenVINO reads as well",
         )
     with tempfile.TemporaryDirectory() as folder:
-        model = library.Core().read_model(content)
+        model = openvino_core().read_model(content)
         library.save_model(model, str(Path(folder, "model.xml")), compress_to_fp16=False)
         files: Files = {
             name: Path(folder, name).read_bytes() for name in ("model.xml", "model.bin")
