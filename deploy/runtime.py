@@ -212,14 +212,18 @@ def load_openvino() -> Any:
         raise DeployError("OpenVINO is not installed: run 'pip install openvino'") from None
 
 
-@cache
 def openvino_core() -> Any:
     """Return OpenVINO's core, one for the process; raises DeployError if it is not installed.
 
     Its CPU plugin gives the main thread another stack for signals and frees it with the last core,
     but leaves it in use: after that the next Ctrl-C would end in a segmentation fault.
     """
-    return load_openvino().Core()
+    return _core(load_openvino())
+
+
+@cache
+def _core(library: Any) -> Any:
+    return library.Core()
 
 
 def open_graph(path: Path, runtime: Runtime = Runtime.ONNXRUNTIME) -> OnnxRunner | OpenVinoRunner:
