@@ -86,7 +86,7 @@ def content(path: Path) -> object:
 
 def timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        timed = ("latency_ms", "speed", "date", "stage_sha256")
+        timed = ("latency_ms", "speed", "date", "stage_sha256", "command")  # which names the folder
         return {k: timeless(v) for k, v in value.items() if k not in timed}
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
