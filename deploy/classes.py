@@ -68,6 +68,8 @@ def read_class_names(model: onnx.ModelProto) -> tuple[str, ...] | None:
 
 def count_classes(model: onnx.ModelProto) -> int | None:
     """Return the number of logits a pixel that a graph declares; None if it leaves that open."""
+    if not model.graph.output:
+        return None  # what would run it says so
     dims = model.graph.output[0].type.tensor_type.shape.dim
     return dims[1].dim_value or None if len(dims) == 4 else None
 

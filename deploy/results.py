@@ -14,16 +14,18 @@ from deploy.stored_results import VALIDATION, find_problem
 
 
 def write_results(target: Target, result: Mapping[str, Any], pictures: Mapping[str, bytes]) -> None:
-    """Write a variant's pictures, then the results that name them.
+    """Write a variant's results, then the pictures that they name.
+
+    Results whose pictures are missing or others count as none: see :func:`read_kept`.
 
     Raises:
         DeployError: a file cannot be written.
     """
+    write_whole(target.validation, json.dumps(result, indent=1) + "\n")
     if pictures:
         write_folder_whole(target.examples, pictures)
     elif target.examples.is_dir():  # of an earlier validation
         shutil.rmtree(target.examples, ignore_errors=True)
-    write_whole(target.validation, json.dumps(result, indent=1) + "\n")
 
 
 def read_kept(target: Target, key: str) -> dict[str, Any] | None:
