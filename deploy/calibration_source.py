@@ -85,8 +85,7 @@ class CalibrationSource:
             samples = _part_of(samples, part)
         skipped: tuple[str, ...] = ()
         if skip_bad:
-            screened = screen(samples, masks=False)
-            tell_skipped(screened, f"split {split!r}, to calibrate")
+            screened = screen_aloud(samples, f"split {split!r}, to calibrate", masks=False)
             samples, skipped = screened.samples, tuple(screened.skipped)
         return cls(
             data=describe_data_set(root),
@@ -106,8 +105,8 @@ class CalibrationSource:
         """
         if not self.others:
             return self
-        screened = screen(pick(self.others, count), masks=True)
-        tell_skipped(screened, f"split {self.split!r}, to tune the gate")
+        tuning = pick(self.others, count)
+        screened = screen_aloud(tuning, f"split {self.split!r}, to tune the gate", masks=True)
         return replace(self, others=screened.samples)
 
     def path(self, target: Target) -> Path:
@@ -135,13 +134,19 @@ class CalibrationSource:
             )
 
 
-def tell_skipped(screened: Screened, what: str) -> None:
-    """Tell which samples are left out, and why, even where little else is told."""
+def screen_aloud(samples: list[Sample], what: str, *, masks: bool) -> Screened:
+    """Leave bad samples out, and tell which and why, even where little else is told.
+
+    Raises:
+        DataError: they are all bad.
+    """
+    screened = screen(samples, masks=masks)
     total = len(screened.samples) + len(screened.skipped)
     if screened.skipped:
         LOGGER.warning("  skipped %d of %d images of %s:", len(screened.skipped), total, what)
     for name, reason in screened.skipped.items():
         LOGGER.warning("    %s: %s", name, reason)
+    return screened
 
 
 def _part_of(samples: list[Sample], part: Part) -> list[Sample]:

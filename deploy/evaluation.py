@@ -17,10 +17,9 @@ from calibration import (
     read_split,
 )
 from calibration.record import CalibrationImage, file_sha256, identify
-from calibration.screening import screen
 from calibration.voc import pick
 from deploy.artifacts import GRAPHS, SCHEMA, Target
-from deploy.calibration_source import tell_skipped
+from deploy.calibration_source import screen_aloud
 from deploy.classes import check_classes
 from deploy.closeup import find_int8, measure_layers
 from deploy.environment import command_line, describe_environment
@@ -74,8 +73,7 @@ class EvaluationSet:
             samples = pick(samples, limit)
         skipped: tuple[str, ...] = ()
         if skip_bad:
-            screened = screen(samples, masks=True)
-            tell_skipped(screened, f"split {split!r}, to evaluate")
+            screened = screen_aloud(samples, f"split {split!r}, to evaluate", masks=True)
             samples, skipped = screened.samples, tuple(screened.skipped)
         return cls(
             data=describe_data_set(root),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from calibration.processes import is_running
 from deploy.errors import DeployError
 
 LOGGER = logging.getLogger("deploy")
@@ -93,7 +94,7 @@ def remove_stale(folder: Path) -> None:
     """
     for temporary in folder.iterdir() if folder.is_dir() else ():
         found = _TEMPORARY.match(temporary.name)
-        if found is None or _is_running(int(found["process"])):
+        if found is None or is_running(int(found["process"])):
             continue
         with suppress(OSError):  # another's, or on a disk that cannot be written: it does no harm
             if temporary.is_dir():
@@ -112,19 +113,6 @@ def _remove_folder(temporary: Path, path: Path) -> None:
 def _prefix(path: Path) -> str:
     """Return how the name of a temporary file begins: see ``_TEMPORARY``."""
     return f".{path.name}.{os.getpid()}-"
-
-
-def _is_running(process: int) -> bool:
-    """Say whether another process than this one has that number."""
-    if process == os.getpid():
-        return False  # a container's processes have the same few numbers in each of its runs
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
 
 
 def _umask() -> int:

@@ -24,6 +24,7 @@ from bad_inputs import (
     mask,
 )
 from bad_records import BAD_CALIBRATIONS, BAD_GATES, BAD_VALIDATIONS, BAD_VALUES, WRONG_USAGE
+from conftest import run_main
 from PIL import Image
 from results import validation
 
@@ -32,7 +33,6 @@ import models
 from calibration import read_calibration
 from calibration.scenes import write_scenes
 from calibration.voc import read_image, read_split
-from deploy.cli import main
 
 VARIANT = models.DEFAULT_VARIANT
 Command = Callable[..., tuple[int, str, str]]
@@ -56,17 +56,7 @@ def workplace(tmp_path: Path, voc_root: Path, monkeypatch: pytest.MonkeyPatch) -
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Return what runs the console script here: exit code, stdout, stderr (also native code's)."""
 
-    def run_(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["deploy", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run_
+    return lambda *arguments: run_main(list(arguments), monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import run_main
 from graphs import make_model, quantized, refine_model
 from numpy.typing import NDArray
 from onnx import helper
@@ -18,7 +18,6 @@ import models
 from calibration import PALETTE, DataError, Fit
 from calibration.preprocess import MEAN, STD
 from calibration.voc import CLASSES, read_mask
-from deploy.cli import main
 from deploy.errors import DeployError, GraphError
 from deploy.graph import Graph, set_metadata
 from deploy.heads import Head, Interface, wrap
@@ -67,17 +66,6 @@ def save(path: Path, labels: NDArray[np.uint8]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(COLORS[labels]).save(path)
     return path
-
-
-def run(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    """Return exit code, stdout and stderr of the console script."""
-    monkeypatch.setattr(sys, "argv", ["deploy", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    captured = capsys.readouterr()
-    return int(exit_.value.code or 0), captured.out, captured.err
 
 
 @pytest.mark.parametrize("fit", Fit)
@@ -179,7 +167,7 @@ def test_a_bad_image_stops_it_before_anything_is_written(
     cut.write_bytes(good.read_bytes()[:60])
     out = tmp_path / "out"
     arguments = ["predict", str(colors), str(good), str(cut), "--out", str(out)]
-    code, printed, err = run(arguments, monkeypatch, capsys)
+    code, printed, err = run_main(arguments, monkeypatch, capsys)
     assert (code, printed) == (1, "")
     assert err.count("\n") == 1
     assert f"{cut} cannot be decoded as an image" in err
@@ -216,7 +204,7 @@ def test_bad_input_is_one_line_and_exit_1(
     (tmp_path / "checkpoint.pth").write_bytes(b"")
     before = sorted(tmp_path.rglob("*"))
     names = [str(colors) if a == "COLORS" else a for a in arguments]
-    code, out, err = run(["predict", *names], monkeypatch, capsys)
+    code, out, err = run_main(["predict", *names], monkeypatch, capsys)
     assert (code, out) == (1, "")
     assert message in err.splitlines()[-1]
     assert sum("Error: " in line for line in err.splitlines()) == 1
@@ -232,14 +220,14 @@ def test_output_is_a_line_for_each_image_with_what_was_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     save(tmp_path / "in" / "plain.png", np.zeros((50, 70), dtype=np.uint8))
-    code, out, _ = run(["predict", "colors.onnx", "in"], monkeypatch, capsys)
+    code, out, _ = run_main(["predict", "colors.onnx", "in"], monkeypatch, capsys)
     assert code == 0
     assert out == (
         "colors.onnx, input 32x32, fit squash\n\n"
         "in/plain.png  70x50  background 100.0%\n"
         "  predictions/plain-mask.png  predictions/plain-overlay.png\n"
     )
-    code, out, _ = run(["predict", "colors.onnx", "in", "--json"], monkeypatch, capsys)
+    code, out, _ = run_main(["predict", "colors.onnx", "in", "--json"], monkeypatch, capsys)
     assert json.loads(out) == {
         "model": "colors.onnx",
         "weights": None,

@@ -5,20 +5,19 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
+from conftest import run_main
 from PIL import Image
 from results import SCHEMA, cells
 
 import deploy
 import models
 from calibration.scenes import write_scenes
-from deploy.cli import main
 from deploy.errors import ReportError
 from deploy.files import write_whole
 from deploy.quantize.recipe import RecipeName
@@ -166,16 +165,6 @@ def test_results_without_their_pictures_are_measured_anew(
     deploy.report(out=tmp_path)
 
 
-def run(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["deploy", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    captured = capsys.readouterr()
-    return int(exit_.value.code or 0), captured.out, captured.err
-
-
 def test_compare_on_the_command_line(
     artifacts: Path,
     copied: Path,
@@ -184,23 +173,23 @@ def test_compare_on_the_command_line(
 ) -> None:
     old = artifacts / "report" / "report.json"
     command = ["report", "--out", str(copied), "--compare"]
-    code, out, _ = run([*command, str(old)], monkeypatch, capsys)
+    code, out, _ = run_main([*command, str(old)], monkeypatch, capsys)
     assert (code, "no regression beyond 0.5 points" in out) == (0, True)
     path = copied / VARIANT / "validation.json"
     result = json.loads(path.read_text())
     before = result["results"]["int8"]["miou"]
     result["results"]["int8"]["miou"] = before - 0.02
     path.write_text(json.dumps(result))
-    code, out, err = run([*command, str(old)], monkeypatch, capsys)
+    code, out, err = run_main([*command, str(old)], monkeypatch, capsys)
     assert (code, err) == (1, "")
     assert f"REGRESSION: {VARIANT} int8: mIoU fell by 2.00 points" in out
     assert max(map(len, out.splitlines())) <= 120
-    code, out, _ = run([*command, str(old), "--json"], monkeypatch, capsys)
+    code, out, _ = run_main([*command, str(old), "--json"], monkeypatch, capsys)
     content = json.loads(out)
     assert (code, len(content["comparison"]["regressions"])) == (1, 1)
     jsonschema.validate(content, SCHEMA)
     assert content == read(copied)
-    assert run([*command, str(old), "--tolerance", "2.1"], monkeypatch, capsys)[0] == 0
+    assert run_main([*command, str(old), "--tolerance", "2.1"], monkeypatch, capsys)[0] == 0
     assert "mIoU fell" not in cells((copied / "report" / "report.html").read_text())
 
 
@@ -210,12 +199,12 @@ def test_compare_with_what_is_no_report_is_one_line_and_changes_nothing(
     old = copied / "old.json"
     old.write_text("{}")
     command = ["report", "--out", str(copied), "--compare", str(old)]
-    code, out, err = run(command, monkeypatch, capsys)
+    code, out, err = run_main(command, monkeypatch, capsys)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "old.json is no report: pass the report.json of an earlier run" in err
     assert not (copied / "report").exists()
     for tolerance in ("-1", "nan"):
-        assert run([*command, "--tolerance", tolerance], monkeypatch, capsys)[0] == 2
+        assert run_main([*command, "--tolerance", tolerance], monkeypatch, capsys)[0] == 2
 
 
 def test_page_refers_to_nothing_outside_itself(artifacts: Path) -> None:

@@ -1,16 +1,15 @@
 """--skip-bad: bad images and masks are left out, counted and named, never silently."""
 
 import json
-import sys
 from pathlib import Path
 
 import onnx
 import pytest
 from bad_graphs import good
 from bad_inputs import BAD_IMAGES, BAD_MASKS
+from conftest import run_main
 
 from calibration import read_calibration
-from deploy.cli import main
 from deploy.graph import read_metadata
 
 CALIBRATE = ["calibrate", "net.onnx", "--images", "6", "--voc-root", "VOCdevkit", "--out", "out"]
@@ -32,32 +31,19 @@ def spoiled(tmp_path: Path, voc_root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return voc_root
 
 
-def run(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["deploy", *arguments])
-    code = 0
-    try:
-        main()
-    except SystemExit as exit_:
-        code = int(exit_.code or 0)
-    captured = capfd.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_without_it_the_first_bad_one_ends_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = run(CALIBRATE, monkeypatch, capfd)
+    code, _, err = run_main(CALIBRATE, monkeypatch, capfd)
     assert (code, "train_4.jpg does not exist" in err) == (1, True)
-    code, _, err = run(VALIDATE, monkeypatch, capfd)
+    code, _, err = run_main(VALIDATE, monkeypatch, capfd)
     assert (code, "val_0.png" in err) == (1, True)
 
 
 def test_calibration_names_what_it_left_out_and_is_of_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = run([*CALIBRATE, "--skip-bad"], monkeypatch, capfd)
+    code, out, err = run_main([*CALIBRATE, "--skip-bad"], monkeypatch, capfd)
     assert code == 0, err
     assert "4 images" in out
     assert "skipped 2 of 6 images of split 'train'" in err
@@ -68,7 +54,7 @@ def test_calibration_names_what_it_left_out_and_is_of_the_rest(
     assert names == ["train_0", "train_2", "train_3", "train_5"]
     before = path.read_bytes()
     path.unlink()
-    assert run([*CALIBRATE, "--skip-bad"], monkeypatch, capfd)[0] == 0
+    assert run_main([*CALIBRATE, "--skip-bad"], monkeypatch, capfd)[0] == 0
     assert path.read_bytes() == before
 
 
@@ -76,7 +62,7 @@ def test_quantized_graph_says_what_was_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["quantize", *CALIBRATE[1:], "--int8", "--recipe", "plain", "--skip-bad"]
-    code, _, err = run(arguments, monkeypatch, capfd)
+    code, _, err = run_main(arguments, monkeypatch, capfd)
     assert code == 0, err
     metadata = read_metadata(onnx.load(tmp_path / "out/net/int8.onnx"))
     assert json.loads(metadata["calibration_skipped"]) == ["train_1", "train_4"]
@@ -86,7 +72,7 @@ def test_quantized_graph_says_what_was_left_out(
 def test_validation_counts_and_names_what_it_left_out(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = run([*VALIDATE, "--skip-bad"], monkeypatch, capfd)
+    code, out, err = run_main([*VALIDATE, "--skip-bad"], monkeypatch, capfd)
     assert code == 0, err
     (result,) = json.loads(out)
     assert result["dataset"]["images"] == 1
@@ -99,7 +85,7 @@ def test_all_bad_is_an_error(
     spoiled: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (spoiled / "SegmentationClass/val_2.png").write_bytes(BAD_MASKS["16-bit"]())
-    code, out, err = run([*VALIDATE, "--skip-bad"], monkeypatch, capfd)
+    code, out, err = run_main([*VALIDATE, "--skip-bad"], monkeypatch, capfd)
     assert (code, out) == (1, "")
     assert "all 4 samples are bad" in err
     assert err.count("\n") == 1
@@ -110,7 +96,8 @@ def test_nothing_bad_is_as_without_it(
 ) -> None:
     (spoiled / "ImageSets/Segmentation/val.txt").write_text("val_2\n")
     results = [
-        json.loads(run([*VALIDATE, *flag], monkeypatch, capfd)[1]) for flag in ([], ["--skip-bad"])
+        json.loads(run_main([*VALIDATE, *flag], monkeypatch, capfd)[1])
+        for flag in ([], ["--skip-bad"])
     ]
     assert results[0][0]["dataset"] == results[1][0]["dataset"]
     assert "skipped" not in results[0][0]["dataset"]

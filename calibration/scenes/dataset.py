@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from calibration.errors import DataError
+from calibration.processes import is_running
 from calibration.scenes.compose import compose, encode_jpeg
 from calibration.voc import PALETTE, UInt8Array
 
@@ -76,18 +77,8 @@ def _remove_stale(partial: Path) -> None:
     beside = partial.parent.iterdir() if partial.parent.is_dir() else ()
     for path in [path for path in beside if path.name.startswith(prefix)]:
         number = path.name.removeprefix(prefix)
-        if path == partial or (number.isdigit() and not _is_running(int(number))):
+        if number.isdigit() and not is_running(int(number)):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
 
 
 def draw_scene(*, seed: int, split: str, index: int) -> tuple[bytes, bytes]:

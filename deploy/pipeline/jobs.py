@@ -112,7 +112,6 @@ def _int8(
         **basis,
         **settings,
         gate=asdict(job.gate),
-        ignore=job.source.data.ignore,  # the names of the classes are in the graph
         tuning=images_sha256(tuning_set(job.source, job.gate), masks=True),
         evaluated=images_sha256(job.evaluated, masks=True),
         labels=[job.source.data.classes, job.source.data.ignore],
