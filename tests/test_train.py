@@ -231,6 +231,8 @@ def test_resume_without_or_with_a_foreign_checkpoint_is_refused(data: Path, tmp_
         ({"precision": "float16"}, "float16 needs a GPU"),
         ({"encoder_rate": 0.0}, "learning rates must be positive"),
         ({"augmentation": Augmentation(crop=16)}, "at least 32"),
+        ({"augmentation": Augmentation(resolution=0)}, "resolution is 0: above 0, at most 1"),
+        ({"data": (DataRoot(root=Path("x"), zoom=(2.0, 1.0)),)}, r"zoom is \(2.0, 1.0\)"),
         ({"seed": -1}, "must not be negative"),
     ],
 )
@@ -309,6 +311,33 @@ def test_augment_starts_from_the_deployment_scale_whatever_the_image_size() -> N
             assert 49 <= rows <= 101  # from the aspect kept (50) to the squash (100)
             assert np.all(out[labels == 1] == 200)
             assert set(np.unique(labels)) == {1, IGNORE_LABEL}
+
+
+def test_a_data_set_may_have_a_zoom_of_its_own(data: Path) -> None:
+    whole = Augmentation(size=64, crop=64, scale=(1.0, 1.0), color=0.0)
+    seen = {}
+    for zoom in (None, (0.5, 0.5)):
+        batches = Batches([DataRoot(root=data, zoom=zoom)], whole, batch_size=4, seed=0)
+        labels = batches.batch(0).labels
+        seen[zoom] = (labels != IGNORE_LABEL).any(dim=1).sum(dim=1)  # columns that hold the image
+    assert (seen[None] >= 63).all()
+    assert ((seen[(0.5, 0.5)] >= 31) & (seen[(0.5, 0.5)] <= 33)).all()
+
+
+def test_augment_blurs_down_to_the_resolution_and_leaves_enlarged_images_alone() -> None:
+    rng = np.random.default_rng(0)
+
+    def contrast(side: int, resolution: float) -> float:
+        image = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        mask = np.ones((side, side), dtype=np.uint8)
+        augmentation = Augmentation(
+            size=100, crop=100, scale=(1.0, 1.0), color=0.0, resolution=resolution
+        )
+        outs = [augment(np.random.default_rng(s), image, mask, augmentation)[0] for s in range(20)]
+        return float(np.mean([out.astype(float).std() for out in outs]))
+
+    assert contrast(100, 0.5) < 0.85 * contrast(100, 1.0)
+    assert contrast(50, 0.5) == pytest.approx(contrast(50, 1.0), rel=0.03)
 
 
 def test_augment_keeps_image_and_mask_aligned() -> None:

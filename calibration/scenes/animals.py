@@ -29,6 +29,7 @@ def _eye(sketch: Sketch, x: float, y: float, radius: float) -> None:
 def horse(rng: Rng) -> Sketch:
     """Draw a horse from the side: long legs, arched neck with mane, flowing tail."""
     sketch, body = Sketch(), coat(rng)
+    sketch.texture = "plain" if rng.random() < 0.5 else "mottled"
     mane = shade(body, 0.45) if rng.random() < 0.7 else shade(LIGHT, 0.9)
     sway = rng.uniform(-0.1, 0.15)
     tail = [(-0.5, -0.1), (-0.66, 0.0), (-0.72 - sway, 0.25), (-0.68 - 1.5 * sway, 0.55)]
@@ -65,7 +66,7 @@ def cow(rng: Rng) -> Sketch:
     sketch.ellipse((-0.68, 0.32), (0.05, 0.1), shade(body, 0.4))
     trunk = [(-0.6, -0.28), (-0.3, -0.33), (0.1, -0.3), (0.5, -0.34), (0.58, -0.1), (0.52, 0.18)]
     sketch.polygon(smooth([*trunk, (0.2, 0.27), (-0.3, 0.27), (-0.58, 0.2)], steps=4), body)
-    if rng.random() < 0.75:
+    if rng.random() < 0.9:
         patch = LIGHT if body.mean() < 0.5 else shade(body, 0.25)
         for _ in range(rng.integers(2, 5)):
             at = (rng.uniform(-0.42, 0.4), rng.uniform(-0.14, 0.1))
@@ -126,18 +127,19 @@ def _dog_head(sketch: Sketch, rng: Rng, x: float, y: float, fur_color: Color) ->
     sketch.disc((x, y), 0.2, fur_color)
     muzzle = [(x + 0.08, y - 0.1), (x + 0.38, y - 0.02), (x + 0.4, y + 0.1), (x + 0.06, y + 0.17)]
     sketch.blob(muzzle, shade(fur_color, 1.1))
-    sketch.ellipse((x + 0.4, y + 0.0), (0.05, 0.045), DARK)
+    sketch.ellipse((x + 0.4, y + 0.0), (0.07, 0.06), DARK)
     sketch.stroke([(x + 0.36, y + 0.1), (x + 0.16, y + 0.1)], 0.02, dark)
-    if rng.random() < 0.4:
-        sketch.ellipse((x + 0.27, y + 0.17), (0.045, 0.08), np.array([0.85, 0.4, 0.42]))
+    if rng.random() < 0.7:
+        sketch.ellipse((x + 0.27, y + 0.18), (0.055, 0.1), np.array([0.85, 0.4, 0.42]))
     flap = [(x - 0.08, y - 0.17), (x + 0.02, y - 0.14), (x + 0.02, y + 0.14), (x - 0.09, y + 0.26)]
     sketch.blob(turn([*flap, (x - 0.17, y + 0.12)], ear, (x, y - 0.15)), dark)
-    _eye(sketch, x + 0.12, y - 0.05, 0.03)
+    _eye(sketch, x + 0.12, y - 0.06, 0.04)
 
 
 def dog(rng: Rng) -> Sketch:
-    """Draw a dog from the side, standing or sitting: muzzle, hanging ears, tail up."""
+    """Draw a shaggy dog from the side, standing or sitting: muzzle, hanging ears, tail up."""
     sketch, body = Sketch(), coat(rng)
+    sketch.texture = "shaggy"
     wag = rng.uniform(-0.12, 0.12)
     if rng.random() < 0.65:
         legs = [(-0.42, 0.0), (-0.32, 1.0), (0.32, 0.0), (0.22, 1.0)]
@@ -156,7 +158,7 @@ def dog(rng: Rng) -> Sketch:
         sketch.ellipse((0.3, 0.57), (0.1, 0.05), shade(body, 0.75))
         sketch.ellipse((0.08, 0.57), (0.14, 0.05), shade(body, 0.75))
         head = (0.22, -0.42)
-    if rng.random() < 0.5:
+    if rng.random() < 0.8:
         collar = [(head[0] - 0.22, head[1] + 0.1), (head[0] + 0.06, head[1] + 0.25)]
         sketch.stroke(collar, 0.07, paint(rng))
     _dog_head(sketch, rng, *head, body)
@@ -187,7 +189,7 @@ def cat(rng: Rng) -> Sketch:
     sketch, body = Sketch(), coat(rng)
     iris, curl = np.array([0.6, 0.7, 0.2]) * rng.uniform(0.7, 1.2), rng.uniform(-0.1, 0.15)
     stripe = shade(body, 0.55)
-    striped = rng.random() < 0.6
+    sketch.texture, striped = "plain", rng.random() < 0.85
     if rng.random() < 0.55:
         tail = [(0.2, 0.6), (0.52, 0.6), (0.64, 0.35), (0.5 + curl, 0.12), (0.6 + curl, 0.0)]
         sketch.curve(tail, 0.13, shade(body, 0.85), 0.08)
@@ -217,30 +219,36 @@ def cat(rng: Rng) -> Sketch:
 
 
 def bird(rng: Rng) -> Sketch:
-    """Draw a bird, perched seen from the side or in flight with spread wings."""
+    """Draw a bird, perched seen from the side or in flight with spread, barred wings."""
     sketch, body, wing = Sketch(), coat(rng), coat(rng)
-    beak = np.array([0.9, 0.6, 0.15]) * rng.uniform(0.5, 1.05)
+    sketch.texture = "plain"
+    beak = np.array([0.95, 0.62, 0.12]) * rng.uniform(0.7, 1.05)
+    bar = shade(wing, 0.45) if wing.mean() > 0.4 else shade(wing, 2.2)
     if rng.random() < 0.6:
         for x in (-0.02, 0.1):
-            sketch.stroke([(x, 0.2), (x + 0.02, 0.45)], 0.035, shade(beak, 0.8))
-            sketch.stroke([(x - 0.05, 0.46), (x + 0.12, 0.46)], 0.035, shade(beak, 0.8))
-        sketch.polygon([(-0.3, 0.02), (-0.85, 0.2), (-0.8, 0.33), (-0.25, 0.22)], shade(wing, 0.7))
+            sketch.stroke([(x, 0.2), (x + 0.02, 0.45)], 0.045, shade(beak, 0.8))
+            sketch.stroke([(x - 0.05, 0.46), (x + 0.12, 0.46)], 0.045, shade(beak, 0.8))
+        sketch.polygon([(-0.3, 0.02), (-0.85, 0.2), (-0.8, 0.36), (-0.25, 0.22)], shade(wing, 0.7))
         trunk = [(-0.4, 0.1), (-0.15, -0.18), (0.15, -0.3), (0.36, -0.15), (0.34, 0.1), (0.05, 0.3)]
         sketch.blob([*trunk, (-0.25, 0.26)], body)
         sketch.blob([(0.1, -0.1), (0.12, 0.12), (-0.2, 0.2), (-0.62, 0.2), (-0.25, -0.02)], wing)
-        sketch.polygon([(0.42, -0.42), (0.68, -0.32), (0.42, -0.26)], beak)
-        sketch.disc((0.28, -0.34), 0.18, shade(body, 0.85))
-        _eye(sketch, 0.34, -0.38, 0.032)
+        for x in (-0.4, -0.25, -0.1, 0.03):
+            sketch.stroke([(x, 0.05 - 0.2 * (x + 0.25)), (x - 0.08, 0.16)], 0.04, bar)
+        sketch.polygon([(0.4, -0.47), (0.76, -0.31), (0.4, -0.22)], beak)
+        sketch.disc((0.28, -0.34), 0.19, shade(body, 0.85))
+        _eye(sketch, 0.34, -0.39, 0.05)
         return sketch
-    lift = rng.uniform(0.2, 0.65)
-    sketch.polygon([(-0.25, 0.0), (-0.62, -0.1), (-0.66, 0.02), (-0.6, 0.14)], shade(wing, 0.8))
-    for side, tint in ((-1, 0.75), (1, 1.0)):
+    lift = rng.uniform(0.35, 0.65)
+    sketch.polygon([(-0.25, 0.0), (-0.66, -0.14), (-0.7, 0.02), (-0.64, 0.16)], shade(wing, 0.8))
+    for side, tint in ((-1, 0.8), (1, 1.0)):
         tip = (-0.25 + 0.1 * side, -lift - 0.3) if side < 0 else (-0.35, lift + 0.25)
         lead = [(0.22, 0.0), (0.25, 0.55 * tip[1]), tip]
-        feathers = [(-0.3, 0.75 * tip[1]), (-0.22, 0.55 * tip[1]), (-0.28, 0.4 * tip[1])]
+        feathers = [(-0.36, 0.8 * tip[1]), (-0.22, 0.62 * tip[1]), (-0.34, 0.45 * tip[1])]
         sketch.polygon([*lead, *feathers, (-0.2, 0.0)], shade(wing, tint))
-    sketch.ellipse((0.05, 0.0), (0.38, 0.13), body)
-    sketch.polygon([(0.5, -0.06), (0.68, 0.0), (0.5, 0.05)], beak)
-    sketch.disc((0.42, -0.02), 0.12, shade(body, 0.85))
-    _eye(sketch, 0.46, -0.04, 0.025)
+        for t in (0.25, 0.42, 0.59):
+            sketch.stroke([(0.14, t * tip[1]), (-0.2, (t + 0.05) * tip[1])], 0.045, bar)
+    sketch.ellipse((0.05, 0.0), (0.38, 0.15), body)
+    sketch.polygon([(0.5, -0.09), (0.78, 0.0), (0.5, 0.08)], beak)
+    sketch.disc((0.42, -0.02), 0.14, shade(body, 0.85))
+    _eye(sketch, 0.47, -0.05, 0.04)
     return sketch

@@ -26,7 +26,7 @@ Fill = tuple[int, int, int]
 
 def background(rng: Rng, height: int, width: int) -> Float32Array:
     """Return a place: outdoors, a room, a studio backdrop or a jumble, float32 (H, W, 3) in 0…1."""
-    place = rng.choice(4, p=[0.42, 0.33, 0.13, 0.12])
+    place = rng.choice(4, p=[0.46, 0.34, 0.14, 0.06])
     return (_outdoors, _room, _backdrop, _jumble)[place](rng, height, width)
 
 
@@ -158,7 +158,7 @@ def _backdrop(rng: Rng, height: int, width: int) -> Float32Array:
 def _jumble(rng: Rng, height: int, width: int) -> Float32Array:
     image = _as_image(_textured(rng, finish(rng), height, width))
     draw = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(15, 45))):
+    for _ in range(int(rng.integers(8, 25))):
         x, y = rng.uniform(-30, width), rng.uniform(-30, height)
         w, h = rng.uniform(15, 130, 2)
         fill, kind = _fill(finish(rng)), rng.integers(4)

@@ -38,11 +38,11 @@ DRAWERS: dict[str, Callable[[Rng], Sketch]] = {
     "tvmonitor": furniture.tv_monitor,
 }
 FLYING = ("aeroplane", "bird")
-OBJECTS = (0.35, 0.35, 0.2, 0.1)  # how often a scene has 1, 2, 3, 4 objects
-SIZE = (120.0, 280.0)  # geometric mean of an object's sides, pixels
-LONGEST = 400.0  # of an object's sides, pixels
-LEAST_VISIBLE = 0.65  # of an object, behind what stands before it
-LEAST_CONTRAST = 0.15  # between the mean brightness of an object and of what it hides, 0…1
+OBJECTS = (0.4, 0.35, 0.2, 0.05)  # how often a scene has 1, 2, 3, 4 objects
+SIZE = (160.0, 320.0)  # geometric mean of an object's sides, pixels
+LONGEST = 440.0  # of an object's sides, pixels
+LEAST_VISIBLE = 0.7  # of an object, behind what stands before it
+LEAST_CONTRAST = 0.2  # between the mean brightness of an object and of what it hides, 0…1
 BORDER = 2  # pixels ignored on either side of an object's contour, as in VOC
 
 
@@ -76,8 +76,8 @@ def compose(rng: Rng) -> tuple[UInt8Array, UInt8Array]:
     height, width = (shorter, 500) if rng.random() < 0.72 else (500, shorter)
     scene = background(rng, height, width)
     instances = np.zeros((height, width), dtype=np.uint8)
-    for _ in range(int(rng.integers(0, 4))):
-        _paste(scene, _place_prop(rng, height, width, (40, 130)))
+    for _ in range(int(rng.integers(0, 3))):
+        _paste(scene, _place_prop(rng, height, width, (40, 110)))
     areas, labels = [0], [0]
     for _ in range(int(rng.choice(len(OBJECTS), p=OBJECTS)) + 1):
         label = int(rng.integers(1, len(CLASSES)))
@@ -211,7 +211,7 @@ def _contours(instances: UInt8Array) -> NDArray[np.bool_]:
 def _photograph(rng: Rng, scene: Float32Array) -> UInt8Array:
     """Return the scene as a camera sees it: exposure, tint, fall-off, haze, blur, sensor noise."""
     height, width = scene.shape[:2]
-    scene = scene * (rng.uniform(0.75, 1.4) * np.exp(rng.normal(0, 0.06, 3))).astype(np.float32)
+    scene = scene * (rng.uniform(0.8, 1.3) * np.exp(rng.normal(0, 0.04, 3))).astype(np.float32)
     scene *= (light(rng, height, width, rng.uniform(0, 0.35)))[:, :, None]
     if rng.random() < 0.3:  # dappled light
         scene *= 1 + 0.18 * noise(rng, height, width, rng.uniform(3, 10))[:, :, None]
@@ -219,7 +219,7 @@ def _photograph(rng: Rng, scene: Float32Array) -> UInt8Array:
     scene = scene.clip(0, 1) * (1 - haze) + haze * np.float32(0.8)
     image = Image.fromarray((scene * 255).astype(np.uint8))
     if rng.random() < 0.6:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3)))
-    grain = rng.standard_normal((height, width, 3), dtype=np.float32) * rng.uniform(0, 11)
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.1)))
+    grain = rng.standard_normal((height, width, 3), dtype=np.float32) * rng.uniform(0, 9)
     noisy: Float32Array = np.asarray(image) + grain
     return noisy.clip(0, 255).astype(np.uint8)

@@ -19,7 +19,7 @@ from calibration.processes import is_running
 from calibration.scenes.compose import compose, encode_jpeg
 from calibration.voc import PALETTE, UInt8Array
 
-GENERATOR = 2  # goes up with every change of what is drawn
+GENERATOR = 3  # goes up with every change of what is drawn
 SETTINGS_FILE = "scenes.json"
 LAYOUT = Path("VOCdevkit") / "VOC2012"
 SPLITS = ("train", "val")

@@ -86,6 +86,13 @@ def _woolly(rng: Rng, height: int, width: int) -> Float32Array:
     return 0.16 * noise(rng, height, width, 28) + 0.07 * noise(rng, height, width, 60)
 
 
+def _shaggy(rng: Rng, height: int, width: int) -> Float32Array:
+    # noise that is far finer across the hair than along it
+    locks = noise(rng, max(2, height // 6), width, width / 4)
+    streaks = Image.fromarray(locks).resize((width, height), Image.Resampling.BICUBIC)
+    return 0.16 * np.asarray(streaks, dtype=np.float32) + 0.06 * noise(rng, height, width, 8)
+
+
 def _striped(rng: Rng, height: int, width: int) -> Float32Array:
     angle, waves = rng.uniform(0, np.pi), rng.uniform(6, 22)
     y, x = np.ogrid[:height, :width]
@@ -99,6 +106,7 @@ TEXTURES: dict[str, Callable[[Rng, int, int], Float32Array]] = {
     "plain": _plain,
     "mottled": _mottled,
     "grainy": _grainy,
+    "shaggy": _shaggy,
     "striped": _striped,
     "woolly": _woolly,
 }

@@ -98,6 +98,12 @@ def train_(
     zoom: Annotated[
         tuple[float, float], typer.Option(help="Random zoom about the deployment scale.")
     ] = (0.6, 1.5),
+    scenes_zoom: Annotated[
+        tuple[float, float] | None, typer.Option(help="The same of --scenes; without it --zoom.")
+    ] = None,
+    resolution: Annotated[
+        float, typer.Option(help="Samples are blurred at random, down to this share of the pixels.")
+    ] = 1.0,
     encoder_rate: Annotated[float, typer.Option(help="The encoder's highest.")] = 2e-4,
     decoder_rate: Annotated[float, typer.Option(help="The decoder's highest.")] = 6e-4,
     weight_decay: Annotated[float, typer.Option(help="Of kernels, by AdamW.")] = 0.01,
@@ -128,7 +134,7 @@ def train_(
         variant=variant,
         data=(
             *(replace(parse_data(text), retain=True) for text in voc_root or []),
-            *map(parse_data, scenes_root or []),
+            *(replace(parse_data(text), zoom=scenes_zoom) for text in scenes_root or []),
         ),
         directory=out,
         init=init,
@@ -144,7 +150,7 @@ def train_(
         frozen_stages=freeze_stages,
         retain=retain,
         freeze_statistics=not learn_statistics,
-        augmentation=Augmentation(size=input_size, crop=crop, scale=zoom),
+        augmentation=Augmentation(size=input_size, crop=crop, scale=zoom, resolution=resolution),
         device=device,
         precision=precision.value,
         threads=threads,

@@ -76,8 +76,15 @@ class TrainConfig:
             "minutes between checkpoints and validations must not be negative": not (
                 self.checkpoint_minutes >= 0 and self.validation_minutes >= 0
             ),
-            f"zoom is {self.augmentation.scale}: two numbers above 0, the smaller first": not (
-                0 < self.augmentation.scale[0] <= self.augmentation.scale[1] < math.inf
+            **{
+                f"zoom is {zoom}: two numbers above 0, the smaller first": not (
+                    0 < zoom[0] <= zoom[1] < math.inf
+                )
+                for zoom in (self.augmentation.scale, *(root.zoom for root in self.data))
+                if zoom is not None
+            },
+            f"resolution is {self.augmentation.resolution}: above 0, at most 1": not (
+                0 < self.augmentation.resolution <= 1
             ),
             f"seed is {self.seed}: it must not be negative": self.seed < 0,
             f"device {self.device!r}: choose cpu, or cuda where torch finds a GPU": (

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ class DataRoot:
     split: str = "train"
     weight: float = 1.0
     retain: bool = False  # training may ask that the answers on it stay those of the start
+    zoom: tuple[float, float] | None = None  # random zoom of its own; None: the augmentation's
 
     def describe(self) -> DataSet:
         """Return what the data set consists of; raises ``calibration.errors.DataError``."""
@@ -57,6 +58,7 @@ class Augmentation:
     crop: int = 288  # side of a training sample, pixels
     scale: tuple[float, float] = (0.6, 1.5)  # random zoom about the deployment scale
     color: float = 0.25  # largest relative change of brightness, contrast, saturation
+    resolution: float = 1.0  # least share of the sample's pixels, along an axis, that tell a detail
 
 
 def augment(
@@ -78,7 +80,9 @@ def augment(
     # the crop in the source's pixels: only what is kept gets resampled
     top, left = _corner(rng, mask, (crop / scale_y, crop / scale_x))
     box = (left, top, left + crop / scale_x, top + crop / scale_y)
-    image, mask = _cut(image, mask, box, crop)
+    # an image that is enlarged is blurred already
+    detail = min(1.0, rng.uniform(augmentation.resolution, 1) * max(1.0, scale_y, scale_x))
+    image, mask = _cut(image, mask, box, crop, detail)
     if rng.random() < 0.5:
         image, mask = image[:, ::-1], mask[:, ::-1]
     return _recolor(rng, image, augmentation.color), mask
@@ -109,9 +113,16 @@ def _corner(
 
 
 def _cut(
-    image: UInt8Array, mask: UInt8Array, box: tuple[float, float, float, float], crop: int
+    image: UInt8Array,
+    mask: UInt8Array,
+    box: tuple[float, float, float, float],
+    crop: int,
+    detail: float,
 ) -> tuple[UInt8Array, UInt8Array]:
-    """Resample ``box`` (left, top, right, bottom; it may reach beyond the image) to crop x crop."""
+    """Resample ``box`` (left, top, right, bottom; it may reach beyond the image) to crop x crop.
+
+    With ``detail`` below 1 the image goes through ``detail`` times as many pixels along each axis.
+    """
     height, width = mask.shape
     scale_x, scale_y = crop / (box[2] - box[0]), crop / (box[3] - box[1])
     inside = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height))
@@ -122,7 +133,9 @@ def _cut(
     canvas = Image.new("RGB", (crop, crop), fill)
     labels = Image.new("L", (crop, crop), IGNORE_LABEL)
     bilinear, nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
-    canvas.paste(Image.fromarray(image).resize(target, bilinear, box=inside), (x0, y0))
+    coarse = (max(1, round(detail * target[0])), max(1, round(detail * target[1])))
+    picture = Image.fromarray(image).resize(coarse, bilinear, box=inside)
+    canvas.paste(picture if coarse == target else picture.resize(target, bilinear), (x0, y0))
     labels.paste(Image.fromarray(mask).resize(target, nearest, box=inside), (x0, y0))
     return np.asarray(canvas), np.asarray(labels)
 
@@ -160,9 +173,12 @@ class Batches:
     ) -> None:
         self._sources = [root.samples() for root in roots]
         self._retain = [root.retain for root in roots]
+        self._augmentations = [
+            replace(augmentation, scale=root.zoom or augmentation.scale) for root in roots
+        ]
         weights: NDArray[np.float64] = np.array([root.weight for root in roots])
         self._shares = weights / weights.sum()
-        self._augmentation, self._batch_size, self._seed = augmentation, batch_size, seed
+        self._batch_size, self._seed = batch_size, seed
 
     def sample(self, step: int, number: int) -> tuple[Tensor, Tensor, bool]:
         """Return one sample: input, labels, and whether its root says ``retain``."""
@@ -170,7 +186,7 @@ class Batches:
         chosen = int(rng.choice(len(self._sources), p=self._shares))
         source = self._sources[chosen]
         image, mask = read_sample(source[rng.integers(len(source))])
-        image, mask = augment(rng, image, mask, self._augmentation)
+        image, mask = augment(rng, image, mask, self._augmentations[chosen])
         inputs = torch.from_numpy(normalize(image))[0]
         return inputs, torch.from_numpy(mask.astype(np.int64)), self._retain[chosen]
 
