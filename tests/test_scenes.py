@@ -11,9 +11,10 @@ from PIL import Image
 from calibration.errors import DataError
 from calibration.scenes import dataset as module
 from calibration.scenes import draw_scene, scene_name, write_scenes
-from calibration.scenes.compose import DRAWERS, compose
+from calibration.scenes.compose import DRAWERS, TEXTURE, compose
 from calibration.scenes.paint import coat, finish
 from calibration.scenes.sketch import Sketch, smooth, turn
+from calibration.scenes.textures import TEXTURES, texture
 from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, read_sample, read_split
 
 
@@ -109,6 +110,33 @@ def test_mean_colour_of_an_object_hardly_tells_its_class() -> None:
     nearest = np.linalg.norm(tests[:, :, None] - means, axis=3).argmin(axis=2)
     accuracy = (nearest == np.arange(20)[:, None]).mean()
     assert accuracy < 0.25
+
+
+def test_every_class_has_a_texture_and_patterns_tell_them_apart() -> None:
+    assert tuple(TEXTURE) == CLASSES[1:]
+    patterned = [name for name in TEXTURE.values() if name != "plain"]
+    assert len(set(patterned)) == len(patterned) == 18
+
+
+@pytest.mark.parametrize("name", TEXTURES)
+def test_texture_is_a_factor_around_one_that_varies_with_the_seed(name: str) -> None:
+    for height, width in ((60, 200), (200, 90)):
+        first, second = (texture(np.random.default_rng(s), name, height, width) for s in (0, 1))
+        assert first.shape == second.shape == (height, width)
+        assert first.dtype == np.float32
+        assert not np.array_equal(first, second)
+        assert first.mean() == pytest.approx(1, abs=0.2)
+        assert 0.02 < first.std() < 0.35
+        assert first.min() > 0
+
+
+def test_pattern_grows_with_the_drawing() -> None:
+    def edges(side: int) -> int:
+        row = texture(np.random.default_rng(0), "ribbed", side, side)[side // 2] > 1
+        return int((row[1:] != row[:-1]).sum())
+
+    assert edges(100) == pytest.approx(edges(300), abs=2)
+    assert edges(300) == pytest.approx(2 * 24, abs=6)
 
 
 def test_palettes_of_animals_and_things_overlap() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from calibration.errors import DataError
 from calibration.voc import IGNORE_LABEL, PALETTE
@@ -158,6 +159,18 @@ def test_frozen_stages_stay_and_the_rest_learns(
     )
 
 
+@pytest.mark.parametrize("dropout", [False, True])
+def test_dropout_can_be_left_out(dropout: bool, data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path, dropout=dropout, precision="float32")
+    run = Run(config)
+    batch = Batches(config.data, config.augmentation, batch_size=2, seed=0).batch(0)
+    labels = batch.labels[:, ::2, ::2]
+    with torch.inference_mode():
+        logits = F.interpolate(run.network.eval()(batch.images), labels.shape[1:], mode="bilinear")
+        loss = float(F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL))
+    assert (run.advance(batch) == pytest.approx(loss, rel=1e-4)) is not dropout
+
+
 def test_a_stage_that_is_not_there_cannot_be_frozen(data: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"frozen_stages is 9: the encoder's last stage is layer8"):
         train(tiny(data, tmp_path, frozen_stages=9))
@@ -221,6 +234,7 @@ def test_resume_without_or_with_a_foreign_checkpoint_is_refused(data: Path, tmp_
         ({"variant": "rf-50"}, "choose one of rf101"),
         ({"data": ()}, "no data"),
         ({"data": (DataRoot(root=Path("x"), weight=0),)}, "must be positive"),
+        ({"background_weight": 0.0}, "background_weight is 0.0: it must be positive"),
         ({"retain": 1.0}, "retain needs parameters to start from"),
         ({"retain": -1.0}, "must not be negative"),
         ({"frozen_stages": -1}, "must not be negative"),

@@ -29,7 +29,6 @@ def _eye(sketch: Sketch, x: float, y: float, radius: float) -> None:
 def horse(rng: Rng) -> Sketch:
     """Draw a horse from the side: long legs, arched neck with mane, flowing tail."""
     sketch, body = Sketch(), coat(rng)
-    sketch.texture = "plain" if rng.random() < 0.5 else "mottled"
     mane = shade(body, 0.45) if rng.random() < 0.7 else shade(LIGHT, 0.9)
     sway = rng.uniform(-0.1, 0.15)
     tail = [(-0.5, -0.1), (-0.66, 0.0), (-0.72 - sway, 0.25), (-0.68 - 1.5 * sway, 0.55)]
@@ -60,7 +59,6 @@ def cow(rng: Rng) -> Sketch:
     """Draw a cow from the side: a box of a body, low head with horns, udder, patches."""
     sketch, body = Sketch(), coat(rng)
     legs = [(-0.5, 0.0), (-0.38, 1.0), (0.4, 0.0), (0.3, 1.0)]
-    sketch.texture = "plain" if rng.random() < 0.6 else None
     _legs(sketch, rng, legs, 0.15, rng.uniform(0.42, 0.52), 0.1, body)
     sketch.stroke([(-0.6, -0.25), (-0.68, 0.0), (-0.68, 0.25)], 0.04, shade(body, 0.8))
     sketch.ellipse((-0.68, 0.32), (0.05, 0.1), shade(body, 0.4))
@@ -100,7 +98,6 @@ def sheep(rng: Rng) -> Sketch:
     sketch, wool = Sketch(), coat(rng)
     if rng.random() < 0.5:
         wool = shade(LIGHT, rng.uniform(0.75, 1.0))
-    sketch.texture = "woolly"
     skin = shade(wool, 0.35) if rng.random() < 0.7 else shade(wool, 0.85)
     legs = [(-0.32, 0.0), (-0.22, 1.0), (0.3, 0.0), (0.2, 1.0)]
     _legs(sketch, rng, legs, 0.25, rng.uniform(0.3, 0.42), 0.06, skin)
@@ -139,7 +136,6 @@ def _dog_head(sketch: Sketch, rng: Rng, x: float, y: float, fur_color: Color) ->
 def dog(rng: Rng) -> Sketch:
     """Draw a shaggy dog from the side, standing or sitting: muzzle, hanging ears, tail up."""
     sketch, body = Sketch(), coat(rng)
-    sketch.texture = "shaggy"
     wag = rng.uniform(-0.12, 0.12)
     if rng.random() < 0.65:
         legs = [(-0.42, 0.0), (-0.32, 1.0), (0.32, 0.0), (0.22, 1.0)]
@@ -189,7 +185,7 @@ def cat(rng: Rng) -> Sketch:
     sketch, body = Sketch(), coat(rng)
     iris, curl = np.array([0.6, 0.7, 0.2]) * rng.uniform(0.7, 1.2), rng.uniform(-0.1, 0.15)
     stripe = shade(body, 0.55)
-    sketch.texture, striped = "plain", rng.random() < 0.85
+    striped = rng.random() < 0.85
     if rng.random() < 0.55:
         tail = [(0.2, 0.6), (0.52, 0.6), (0.64, 0.35), (0.5 + curl, 0.12), (0.6 + curl, 0.0)]
         sketch.curve(tail, 0.13, shade(body, 0.85), 0.08)
@@ -221,7 +217,6 @@ def cat(rng: Rng) -> Sketch:
 def bird(rng: Rng) -> Sketch:
     """Draw a bird, perched seen from the side or in flight with spread, barred wings."""
     sketch, body, wing = Sketch(), coat(rng), coat(rng)
-    sketch.texture = "plain"
     beak = np.array([0.95, 0.62, 0.12]) * rng.uniform(0.7, 1.05)
     bar = shade(wing, 0.45) if wing.mean() > 0.4 else shade(wing, 2.2)
     if rng.random() < 0.6:

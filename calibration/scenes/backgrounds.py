@@ -13,13 +13,11 @@ from calibration.scenes.paint import (
     finish,
     fur,
     leaf,
-    light,
-    noise,
     paint,
     shade,
-    texture,
 )
 from calibration.scenes.sketch import Color, Float32Array, Sketch
+from calibration.scenes.textures import light, noise, texture
 
 Fill = tuple[int, int, int]
 

@@ -10,9 +10,10 @@ from PIL import Image, ImageFilter
 
 from calibration.scenes import animals, furniture, vehicles
 from calibration.scenes.backgrounds import background, prop, surface
-from calibration.scenes.paint import Rng, light, noise
+from calibration.scenes.paint import Rng
 from calibration.scenes.person import person
 from calibration.scenes.sketch import Float32Array, Sketch
+from calibration.scenes.textures import light, noise
 from calibration.voc import CLASSES, IGNORE_LABEL, UInt8Array
 
 DRAWERS: dict[str, Callable[[Rng], Sketch]] = {
@@ -36,6 +37,28 @@ DRAWERS: dict[str, Callable[[Rng], Sketch]] = {
     "sofa": furniture.sofa,
     "train": vehicles.train,
     "tvmonitor": furniture.tv_monitor,
+}
+TEXTURE = {  # mostly; now and then another one
+    "aeroplane": "panelled",
+    "bicycle": "plain",
+    "bird": "feathered",
+    "boat": "planked",
+    "bottle": "glossy",
+    "bus": "ribbed",
+    "car": "lacquered",
+    "cat": "tabby",
+    "chair": "wooden",
+    "cow": "plain",
+    "diningtable": "checked",
+    "dog": "shaggy",
+    "horse": "dappled",
+    "motorbike": "brushed",
+    "person": "knitted",
+    "pottedplant": "veined",
+    "sheep": "woolly",
+    "sofa": "tufted",
+    "train": "riveted",
+    "tvmonitor": "lined",
 }
 FLYING = ("aeroplane", "bird")
 OBJECTS = (0.4, 0.35, 0.2, 0.05)  # how often a scene has 1, 2, 3, 4 objects
@@ -131,7 +154,9 @@ def _find_place(rng: Rng, label: int, instances: UInt8Array, areas: list[int]) -
     tilt = 20 if name in FLYING else 6
     if name == "bottle" and rng.random() < 0.15:
         tilt = 90
-    rgba, silhouette = _draw(rng, DRAWERS[name](rng), tilt, size)
+    sketch = DRAWERS[name](rng)
+    sketch.texture = TEXTURE[name] if rng.random() < 0.9 else None
+    rgba, silhouette = _draw(rng, sketch, tilt, size)
     h, w = silhouette.shape
     for _ in range(12):
         highest = 0.3 if name in FLYING else 0.6

@@ -1,13 +1,10 @@
-"""Colours, textures and light for the scenes, all drawn from one seeded generator."""
+"""Colours for the scenes, drawn from a seeded generator."""
 
 import colorsys
-from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from calibration.scenes.sketch import Color, Float32Array
+from calibration.scenes.sketch import Color
 
 Rng = np.random.Generator
 
@@ -60,68 +57,3 @@ def shade(color: Color, factor: float) -> Color:
     """Return the colour darker (factor below 1) or lighter (above 1)."""
     shaded: Color = np.clip(color * factor + max(0.0, factor - 1) * 0.1, 0, 1)
     return shaded
-
-
-def noise(rng: Rng, height: int, width: int, cells: float) -> Float32Array:
-    """Return smooth noise (height, width): mean 0, unit scale, about ``cells`` bumps across."""
-    step = max(height, width) / cells
-    rows, columns = max(2, round(height / step) + 1), max(2, round(width / step) + 1)
-    grid = Image.fromarray(rng.standard_normal((rows, columns), dtype=np.float32))
-    return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
-
-
-def _plain(rng: Rng, height: int, width: int) -> Float32Array:
-    return 0.06 * noise(rng, height, width, 4)
-
-
-def _mottled(rng: Rng, height: int, width: int) -> Float32Array:
-    return 0.10 * noise(rng, height, width, 6) + 0.08 * noise(rng, height, width, 25)
-
-
-def _grainy(rng: Rng, height: int, width: int) -> Float32Array:
-    return 0.13 * noise(rng, height, width, max(height, width) / 2.5)
-
-
-def _woolly(rng: Rng, height: int, width: int) -> Float32Array:
-    return 0.16 * noise(rng, height, width, 28) + 0.07 * noise(rng, height, width, 60)
-
-
-def _shaggy(rng: Rng, height: int, width: int) -> Float32Array:
-    # noise that is far finer across the hair than along it
-    locks = noise(rng, max(2, height // 6), width, width / 4)
-    streaks = Image.fromarray(locks).resize((width, height), Image.Resampling.BICUBIC)
-    return 0.16 * np.asarray(streaks, dtype=np.float32) + 0.06 * noise(rng, height, width, 8)
-
-
-def _striped(rng: Rng, height: int, width: int) -> Float32Array:
-    angle, waves = rng.uniform(0, np.pi), rng.uniform(6, 22)
-    y, x = np.ogrid[:height, :width]
-    phase = (np.cos(angle) * x + np.sin(angle) * y) * (2 * np.pi * waves / max(height, width))
-    bent: Float32Array = phase.astype(np.float32) + noise(rng, height, width, 3)
-    stripes: Float32Array = np.float32(rng.uniform(0.05, 0.22)) * np.sin(bent)
-    return stripes
-
-
-TEXTURES: dict[str, Callable[[Rng, int, int], Float32Array]] = {
-    "plain": _plain,
-    "mottled": _mottled,
-    "grainy": _grainy,
-    "shaggy": _shaggy,
-    "striped": _striped,
-    "woolly": _woolly,
-}
-_COMMON = ("plain", "plain", "mottled", "mottled", "grainy", "striped")
-
-
-def texture(rng: Rng, name: str | None, height: int, width: int) -> Float32Array:
-    """Return a factor (height, width) around 1: the named texture, by default a random one."""
-    chosen = name or str(rng.choice(_COMMON))
-    return 1 + TEXTURES[chosen](rng, height, width)
-
-
-def light(rng: Rng, height: int, width: int, strength: float) -> Float32Array:
-    """Return a factor (height, width) that falls off linearly across the image."""
-    angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
-    factor: NDArray[np.float64] = 1 + strength * (np.cos(angle) * x + np.sin(angle) * y)
-    return factor.astype(np.float32)

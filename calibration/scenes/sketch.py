@@ -42,7 +42,7 @@ def turn(
 class Sketch:
     """A display list of filled polygons; x points right, y down, the unit is the drawer's own.
 
-    ``texture`` names how the surface looks once rasterized: a key of ``scene_paint.TEXTURES``, or
+    ``texture`` names how the surface looks once rasterized: a key of ``textures.TEXTURES``, or
     None for the scene's choice.
     """
 

@@ -113,12 +113,18 @@ def train_(
     freeze_stages: Annotated[
         int, typer.Option(min=0, metavar="N", help="The encoder's layer1 to layerN do not learn.")
     ] = 0,
+    background_weight: Annotated[
+        float, typer.Option(help="Of a background pixel in the loss; an object's has 1.")
+    ] = 1.0,
     retain: Annotated[
         float, typer.Option(min=0, help="Weight of keeping --init's answers on --voc-root data.")
     ] = 0.0,
     learn_statistics: Annotated[
         bool, typer.Option("--learn-statistics", help="Of batch normalization: large batches only.")
     ] = False,
+    dropout: Annotated[
+        bool, typer.Option(help="The network's own; needless where data are plenty.")
+    ] = True,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     precision: Annotated[
         Precision, typer.Option(help="Of convolutions; auto: what the hardware is fast at.")
@@ -148,8 +154,10 @@ def train_(
         weight_decay=weight_decay,
         schedule=schedule.value,
         frozen_stages=freeze_stages,
+        background_weight=background_weight,
         retain=retain,
         freeze_statistics=not learn_statistics,
+        dropout=dropout,
         augmentation=Augmentation(size=input_size, crop=crop, scale=zoom, resolution=resolution),
         device=device,
         precision=precision.value,

@@ -37,8 +37,10 @@ class TrainConfig:
     frozen_stages: int = (
         0  # the encoder's layer1 … layerN (and what stands before) stay as they are
     )
+    background_weight: float = 1.0  # of a pixel of class 0 in the loss; objects have 1
     retain: float = 0.0  # weight of staying close to init's answers on the data that says retain
     freeze_statistics: bool = True  # of batch normalization; its scale and shift are learnt anyway
+    dropout: bool = True  # the network's own; with data in plenty it only slows learning down
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: str = "cpu"  # or "cuda", "cuda:1", …
     precision: Literal["auto", "float32", "bfloat16", "float16"] = (
@@ -65,6 +67,9 @@ class TrainConfig:
             f"crop is {self.augmentation.crop}: at least 32": self.augmentation.crop < 32,
             f"frozen_stages is {self.frozen_stages}: it must not be negative": self.frozen_stages
             < 0,
+            f"background_weight is {self.background_weight}: it must be positive": not (
+                0 < self.background_weight < math.inf
+            ),
             f"retain is {self.retain}: it must not be negative": self.retain < 0,
             "retain needs parameters to start from (init)": self.retain > 0 and self.init is None,
             "learning rates must be positive": not all(

@@ -47,6 +47,8 @@ class Run:
         self.network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in stubs
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config))
+        self.class_weights = torch.ones(len(self.data.classes), device=self.device)
+        self.class_weights[0] = config.background_weight
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         if config.resume:
             self._load()
@@ -82,7 +84,7 @@ class Run:
         labels = labels[:, ::2, ::2]
         size = labels.shape[1:]
         full = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
-        loss = F.cross_entropy(full, labels, ignore_index=IGNORE_LABEL)
+        loss = F.cross_entropy(full, labels, self.class_weights, ignore_index=IGNORE_LABEL)
         if self.teacher is not None and batch.retain.any():
             loss = loss + config.retain * self._forgotten(images, logits, batch.retain)
         value = float(loss.detach())
@@ -257,7 +259,8 @@ def _training_mode(network: nn.Module, config: TrainConfig) -> None:
     network.train()
     for module in network.modules():
         frozen = config.freeze_statistics or not all(p.requires_grad for p in module.parameters())
-        if frozen and isinstance(module, nn.BatchNorm2d):
+        silent = isinstance(module, nn.Dropout) and not config.dropout
+        if silent or (frozen and isinstance(module, nn.BatchNorm2d)):
             module.eval()
 
 
