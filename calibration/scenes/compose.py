@@ -38,7 +38,7 @@ DRAWERS: dict[str, Callable[[Rng], Sketch]] = {
     "train": vehicles.train,
     "tvmonitor": furniture.tv_monitor,
 }
-TEXTURE = {  # mostly; now and then another one
+TEXTURE = {
     "aeroplane": "panelled",
     "bicycle": "plain",
     "bird": "feathered",
@@ -63,8 +63,8 @@ TEXTURE = {  # mostly; now and then another one
 FLYING = ("aeroplane", "bird")
 OBJECTS = (0.4, 0.35, 0.2, 0.05)  # how often a scene has 1, 2, 3, 4 objects
 SIZE = (160.0, 320.0)  # geometric mean of an object's sides, pixels
-LONGEST = 440.0  # of an object's sides, pixels
-LEAST_VISIBLE = 0.7  # of an object, behind what stands before it
+LONGEST = 400.0  # of an object's sides, pixels
+LEAST_VISIBLE = 0.8  # of an object, behind what stands before it
 LEAST_CONTRAST = 0.2  # between the mean brightness of an object and of what it hides, 0…1
 BORDER = 2  # pixels ignored on either side of an object's contour, as in VOC
 
@@ -155,7 +155,7 @@ def _find_place(rng: Rng, label: int, instances: UInt8Array, areas: list[int]) -
     if name == "bottle" and rng.random() < 0.15:
         tilt = 90
     sketch = DRAWERS[name](rng)
-    sketch.texture = TEXTURE[name] if rng.random() < 0.9 else None
+    sketch.texture = TEXTURE[name]
     rgba, silhouette = _draw(rng, sketch, tilt, size)
     h, w = silhouette.shape
     for _ in range(12):
