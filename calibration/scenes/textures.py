@@ -1,6 +1,7 @@
 """What surfaces look like from near: a factor around 1 for each pixel of a rasterized drawing.
 
-A pattern's size follows the drawing's, so that it is that of the thing whatever its distance.
+A pattern that repeats has a size that follows the drawing's: it is that of the thing, whatever its
+distance. Hair, grain and wood are as fine as the picture shows.
 """
 
 from collections.abc import Callable
@@ -9,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from calibration.scenes.paint import Rng
 from calibration.scenes.sketch import Float32Array
-
-Rng = np.random.Generator
 
 
 def noise(rng: Rng, height: int, width: int, cells: float) -> Float32Array:
