@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -213,6 +214,26 @@ def test_a_stop_that_a_library_swallows_is_repeated() -> None:
     assert len(caught) == 1
     assert stopped.value.number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_error_that_follows_a_stop_ends_as_the_stop() -> None:
+    def import_half() -> None:  # as torch.export's `except torch._dynamo.exc.UserError` does
+        with stoppable():
+            half = types.ModuleType("half")
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except half.Error as error:
+                raise RuntimeError("cannot be imported") from error
+
+    with pytest.raises(Stopped) as stopped:
+        import_half()
+    assert stopped.value.number == signal.SIGTERM
+    assert isinstance(stopped.value.__cause__, AttributeError)
+
+
+def test_an_error_without_a_stop_stays_what_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), stoppable():
+        raise ZeroDivisionError
 
 
 def test_cleaning_up_after_a_stop_is_not_cut() -> None:

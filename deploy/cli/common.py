@@ -145,20 +145,30 @@ def _tell_circumstances(context: typer.Context) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into :class:`Stopped`, so that what is half-written is removed."""
+    """Turn SIGINT and SIGTERM into :class:`Stopped`, so that what is half-written is removed.
+
+    An error after one is its consequence: where it hits a library's first import, that library's
+    own ``except module.Error`` fails for want of ``module.Error``. It ends as the stop it was.
+    """
+    asked: list[int] = []
     before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
     for number in SIGNALS:  # not one that is ignored, as by nohup
         if before[number] in (signal.default_int_handler, signal.SIG_DFL):
-            signal.signal(number, _stop)
+            signal.signal(number, functools.partial(_stop, asked))
     try:
         yield
+    except Exception as error:
+        if asked:
+            raise Stopped(asked[0]) from error
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _stop(number: int, _frame: types.FrameType | None) -> NoReturn:
+def _stop(asked: list[int], number: int, _frame: types.FrameType | None) -> NoReturn:
+    asked.append(number)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it twice
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends it at once
     signal.signal(signal.SIGALRM, functools.partial(_insist, number))
