@@ -17,7 +17,7 @@ from calibration.scenes.paint import (
     shade,
 )
 from calibration.scenes.sketch import Color, Float32Array, Sketch
-from calibration.scenes.textures import light, noise, texture
+from calibration.scenes.textures import noise, texture
 
 Fill = tuple[int, int, int]
 
@@ -208,12 +208,3 @@ def prop(rng: Rng) -> Sketch:
         sketch.box(-1.05, -0.2, 1.05, -0.08, shade(color, 0.8))
         sketch.box(-1.05, 0.12, 1.05, 0.24, shade(color, 0.8))
     return sketch
-
-
-def surface(rng: Rng, sketch: Sketch, rgba: Float32Array) -> Float32Array:
-    """Return a rasterized sketch with its texture and the light's fall-off across it."""
-    height, width = rgba.shape[:2]
-    factor = texture(rng, sketch.texture, height, width) * light(rng, height, width, 0.18)
-    textured = rgba.copy()
-    textured[:, :, :3] *= factor[:, :, None]
-    return textured

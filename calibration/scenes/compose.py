@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from calibration.scenes import animals, furniture, vehicles
-from calibration.scenes.backgrounds import background, prop, surface
+from calibration.scenes.backgrounds import background, prop
 from calibration.scenes.paint import Rng
 from calibration.scenes.person import person
 from calibration.scenes.sketch import Float32Array, Sketch
-from calibration.scenes.textures import light, noise
+from calibration.scenes.textures import light, noise, surface
 from calibration.voc import CLASSES, IGNORE_LABEL, UInt8Array
 
 DRAWERS: dict[str, Callable[[Rng], Sketch]] = {
@@ -141,9 +141,11 @@ def _pose(rng: Rng, degrees: float) -> NDArray[np.float64]:
     return matrix
 
 
-def _draw(rng: Rng, sketch: Sketch, degrees: float, size: float) -> tuple[Float32Array, UInt8Array]:
+def _draw(
+    rng: Rng, sketch: Sketch, texture: str | None, degrees: float, size: float
+) -> tuple[Float32Array, UInt8Array]:
     rgba, silhouette = sketch.rasterize(_pose(rng, degrees), size, LONGEST)
-    return surface(rng, sketch, rgba), silhouette
+    return surface(rng, rgba, texture), silhouette
 
 
 def _find_place(rng: Rng, label: int, instances: UInt8Array, areas: list[int]) -> _Placed | None:
@@ -154,9 +156,7 @@ def _find_place(rng: Rng, label: int, instances: UInt8Array, areas: list[int]) -
     tilt = 20 if name in FLYING else 6
     if name == "bottle" and rng.random() < 0.15:
         tilt = 90
-    sketch = DRAWERS[name](rng)
-    sketch.texture = TEXTURE[name]
-    rgba, silhouette = _draw(rng, sketch, tilt, size)
+    rgba, silhouette = _draw(rng, DRAWERS[name](rng), TEXTURE[name], tilt, size)
     h, w = silhouette.shape
     for _ in range(12):
         highest = 0.3 if name in FLYING else 0.6
@@ -175,7 +175,7 @@ def _find_place(rng: Rng, label: int, instances: UInt8Array, areas: list[int]) -
 
 
 def _place_prop(rng: Rng, height: int, width: int, size: tuple[float, float]) -> _Placed:
-    rgba, silhouette = _draw(rng, prop(rng), 8, rng.uniform(*size))
+    rgba, silhouette = _draw(rng, prop(rng), None, 8, rng.uniform(*size))
     x = rng.uniform(-0.3, 0.95) * width
     y = rng.uniform(0.4, 1.1) * height - silhouette.shape[0]
     return _Placed(rgba=rgba, silhouette=silhouette, x=round(x), y=round(y))

@@ -40,14 +40,9 @@ def turn(
 
 
 class Sketch:
-    """A display list of filled polygons; x points right, y down, the unit is the drawer's own.
-
-    ``texture`` names how the surface looks once rasterized: a key of ``textures.TEXTURES``, or
-    None for the scene's choice.
-    """
+    """A display list of filled polygons; x points right, y down, the unit is the drawer's own."""
 
     def __init__(self) -> None:
-        self.texture: str | None = None
         self._shapes: list[tuple[NDArray[np.float64], Color, float]] = []
 
     def polygon(self, points: Points, color: Color, opacity: float = 1.0) -> None:

@@ -148,18 +148,19 @@ def _knitted(rng: Rng, height: int, width: int) -> Float32Array:
     return 0.28 * (_lines(y + slope, 0.5) - 0.5)
 
 
+def _sheen(rng: Rng, length: int, strength: float, bands: float) -> Float32Array:
+    """Return a highlight every other band along a side of ``length`` pixels, about 0."""
+    along = np.linspace(0, 1, length, dtype=np.float32) + np.float32(rng.uniform(-0.1, 0.1))
+    sheen: Float32Array = np.float32(strength) * np.cos(np.float32(bands * np.pi) * along)
+    return sheen
+
+
 def _glossy(rng: Rng, height: int, width: int) -> Float32Array:
-    x = np.linspace(0, 1, width, dtype=np.float32) + np.float32(rng.uniform(-0.1, 0.1))
-    bands = 0.35 * np.cos(4 * np.pi * x)
-    gloss: Float32Array = np.repeat(bands[None].astype(np.float32), height, axis=0)
-    return gloss
+    return np.tile(_sheen(rng, width, 0.35, 4), (height, 1))
 
 
 def _lacquered(rng: Rng, height: int, width: int) -> Float32Array:
-    y = np.linspace(0, 1, height, dtype=np.float32) + np.float32(rng.uniform(-0.1, 0.1))
-    bands = 0.3 * np.cos(3 * np.pi * y)
-    gloss: Float32Array = np.repeat(bands[:, None].astype(np.float32), width, axis=1)
-    return gloss
+    return np.tile(_sheen(rng, height, 0.3, 3)[:, None], (1, width))
 
 
 def _lined(rng: Rng, height: int, width: int) -> Float32Array:
@@ -211,3 +212,12 @@ def light(rng: Rng, height: int, width: int, strength: float) -> Float32Array:
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
     factor: NDArray[np.float64] = 1 + strength * (np.cos(angle) * x + np.sin(angle) * y)
     return factor.astype(np.float32)
+
+
+def surface(rng: Rng, rgba: Float32Array, name: str | None) -> Float32Array:
+    """Return a rasterized drawing (H, W, 4) with a texture and the light's fall-off across it."""
+    height, width = rgba.shape[:2]
+    textured = rgba.copy()
+    factor = texture(rng, name, height, width) * light(rng, height, width, 0.18)
+    textured[:, :, :3] *= factor[:, :, None]
+    return textured
