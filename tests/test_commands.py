@@ -7,10 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-import types
 import typing
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,7 +21,6 @@ import models
 from deploy import cli
 from deploy.bundle import Toolchain
 from deploy.cli import reference
-from deploy.cli.common import INSIST_SECONDS, Stopped, stoppable
 from deploy.graph import set_metadata
 from deploy.targets import TARGETS
 
@@ -196,68 +192,6 @@ def test_sigterm_while_training_leaves_whole_files_only(folder: Path, voc_root: 
     assert err.endswith("Stopped by SIGTERM: nothing half-written was left\n")
     assert "Traceback" not in err
     assert files(folder / "out") == ["checkpoint.pt"]
-
-
-def test_a_stop_that_a_library_swallows_is_repeated() -> None:
-    caught = []
-
-    def swallow() -> None:
-        with stoppable():
-            try:
-                signal.raise_signal(signal.SIGTERM)
-            except BaseException as error:
-                caught.append(error)
-            time.sleep(60)
-
-    with pytest.raises(Stopped) as stopped:
-        swallow()
-    assert len(caught) == 1
-    assert stopped.value.number == signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_an_error_that_follows_a_stop_ends_as_the_stop() -> None:
-    def import_half() -> None:  # as torch.export's `except torch._dynamo.exc.UserError` does
-        with stoppable():
-            half = types.ModuleType("half")
-            try:
-                signal.raise_signal(signal.SIGTERM)
-            except half.Error as error:
-                raise RuntimeError("cannot be imported") from error
-
-    with pytest.raises(Stopped) as stopped:
-        import_half()
-    assert stopped.value.number == signal.SIGTERM
-    assert isinstance(stopped.value.__cause__, AttributeError)
-
-
-def test_an_error_without_a_stop_stays_what_it_is() -> None:
-    with pytest.raises(ZeroDivisionError), stoppable():
-        raise ZeroDivisionError
-
-
-def test_cleaning_up_after_a_stop_is_not_cut() -> None:
-    cleaned = []
-
-    @contextmanager
-    def cleaner() -> Iterator[None]:
-        try:
-            yield
-        finally:
-            time.sleep(2.5 * INSIST_SECONDS)
-            cleaned.append("by a context")
-
-    def work() -> None:
-        with stoppable(), cleaner():
-            try:
-                signal.raise_signal(signal.SIGTERM)
-            finally:
-                time.sleep(2.5 * INSIST_SECONDS)
-                cleaned.append("by finally")
-
-    with pytest.raises(Stopped):
-        work()
-    assert cleaned == ["by finally", "by a context"]
 
 
 @pytest.mark.parametrize("place", ["before", "behind"])

@@ -35,6 +35,7 @@ from deploy.cli.options import (
     Weights,
     parse_size,
 )
+from deploy.cli.stopping import Stopped, stoppable
 from deploy.errors import USER_ERRORS
 from deploy.heads import Head, Interface
 from deploy.progress import ConsoleProgress
@@ -247,9 +248,9 @@ def main() -> None:
     So does Ctrl-C, with 130, and SIGTERM, with 143.
     """
     try:
-        with common.stoppable():
+        with stoppable():
             app(prog_name="deploy")  # also where it is run as a module
-    except (*USER_ERRORS, common.Stopped) as error:
+    except (*USER_ERRORS, Stopped) as error:
         common.end_with(error)
     except BrokenPipeError:  # the reader of stdout has gone, as in `deploy models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,10 +5,8 @@ import inspect
 import signal
 import sys
 import traceback
-import types
 import typing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,13 +15,13 @@ import typer
 import models
 from deploy import progress
 from deploy.cli.settings import Settings, SettingsError, find_settings, read_settings
+from deploy.cli.stopping import Stopped
 from deploy.environment import describe_environment
 from deploy.errors import USER_ERRORS
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-INSIST_SECONDS = 1.0
-SIGNALS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Stopped by SIGTERM"}
+ENDED_BY = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Stopped by SIGTERM"}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 Verbose = Annotated[
@@ -32,14 +30,6 @@ Verbose = Annotated[
         "--verbose", "-v", help="Say what is written, set and installed; tracebacks of errors."
     ),
 ]
-
-
-class Stopped(BaseException):
-    """A signal asks the process to end: what is half-written is removed on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = signal.Signals(number)
 
 
 def _versions() -> str:
@@ -143,49 +133,10 @@ def _tell_circumstances(context: typer.Context) -> None:
     return progress.LOGGER.debug("settings %s: %s", settings.path, ", ".join(used) or "nothing")
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into :class:`Stopped`, so that what is half-written is removed.
-
-    An error after one is its consequence: where it hits a library's first import, that library's
-    own ``except module.Error`` fails for want of ``module.Error``. It ends as the stop it was.
-    """
-    asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
-    for number in SIGNALS:  # not one that is ignored, as by nohup
-        if before[number] in (signal.default_int_handler, signal.SIG_DFL):
-            signal.signal(number, functools.partial(_stop, asked))
-    try:
-        yield
-    except Exception as error:
-        if asked:
-            raise Stopped(asked[0]) from error
-        raise
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(asked: list[int], number: int, _frame: types.FrameType | None) -> NoReturn:
-    asked.append(number)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it twice
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends it at once
-    signal.signal(signal.SIGALRM, functools.partial(_insist, number))
-    signal.setitimer(signal.ITIMER_REAL, INSIST_SECONDS, INSIST_SECONDS)
-    raise Stopped(number)
-
-
-def _insist(number: int, _alarm: int, _frame: types.FrameType | None) -> None:
-    """Raise again what compiled code has swallowed, as numpy's choice does where it is hit."""
-    if not isinstance(sys.exception(), Stopped):  # else it is on its way: nothing cuts cleaning up
-        raise Stopped(number)
-
-
 def end_with(error: Exception | Stopped) -> NoReturn:
     """Say in one line on standard error why a call ends, and exit with the code for it."""
     if isinstance(error, Stopped):
-        print(f"{SIGNALS[error.number]}: nothing half-written was left", file=sys.stderr)
+        print(f"{ENDED_BY[error.number]}: nothing half-written was left", file=sys.stderr)
         sys.exit(128 + error.number)
     assert isinstance(error, USER_ERRORS)
     if progress.is_verbose():
