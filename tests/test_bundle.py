@@ -15,14 +15,17 @@ from results import validation
 from typer.testing import CliRunner
 
 import deploy
+import models
 from calibration.preprocess import normalize
 from calibration.record import file_sha256
 from calibration.voc import CLASSES
 from deploy.bundle import Precision, Toolchain
+from deploy.bundle.contents import AGREEMENT, golden_pixels
 from deploy.cli import app
 from deploy.errors import DeployError, GraphError
 from deploy.graph import read_graph, set_metadata
 from deploy.heads import Interface, wrap
+from deploy.runtime import TorchRunner
 
 TRITON = {f"models/{VARIANT}-int8/1/model.onnx", f"models/{VARIANT}-int8/config.pbtxt"}
 OWN = {
@@ -114,6 +117,14 @@ def test_check_of_another_output_fails(bundled_artifacts: Path, tmp_path: Path) 
     result = check(folder)
     assert result.returncode == 1
     assert "% of the labels agree (90% are wanted)" in result.stdout
+
+
+def test_golden_image_tells_red_from_blue() -> None:
+    module, _ = models.build_with_weights(VARIANT)
+    network, pixels = TorchRunner(module), golden_pixels((500, 500))
+    rgb, bgr = (network(normalize(p))[0].argmax(axis=0) for p in (pixels, pixels[..., ::-1]))
+    assert len(np.unique(rgb)) >= 6
+    assert (rgb == bgr).mean() < min(AGREEMENT.values()) - 0.1
 
 
 def test_bundle_twice_gives_the_same_bytes(bundled_artifacts: Path, tmp_path: Path) -> None:
