@@ -51,8 +51,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image() -> NDArray[np.uint8]:
-    """Return a drawn scene in which the network sees several classes, uint8 (66, 90, 3)."""
-    jpeg, _ = draw_scene(seed=0, split="val", index=125)
+    """Return a drawn scene in which the network sees six classes, uint8 (66, 90, 3)."""
+    jpeg, _ = draw_scene(seed=0, split="val", index=284)
     return fit_image(np.asarray(Image.open(io.BytesIO(jpeg))), Fit.SQUASH, SIZE)
 
 
@@ -172,7 +172,7 @@ def test_files_for_the_device_stand_beside_and_run_in_openvino(
     logits = OpenVinoRunner(reduced / f"{precision}.onnx")(normalize(image))
     assert labels.dtype == np.uint8
     assert (labels[0] == logits_to_labels(logits, SIZE)).mean() > 0.998
-    assert len(np.unique(labels)) > 1
+    assert len(np.unique(labels)) > 3
 
 
 def test_prove_wrapped_spoiled_graph_is_refused(exported: Path) -> None:

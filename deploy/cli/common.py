@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import signal
 import sys
 import traceback
 import typing
@@ -15,13 +14,12 @@ import typer
 import models
 from deploy import progress
 from deploy.cli.settings import Settings, SettingsError, find_settings, read_settings
-from deploy.cli.stopping import Stopped
+from deploy.cli.stopping import SIGNALS, Stopped
 from deploy.environment import describe_environment
 from deploy.errors import USER_ERRORS
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-ENDED_BY = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Stopped by SIGTERM"}
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 Verbose = Annotated[
@@ -136,7 +134,7 @@ def _tell_circumstances(context: typer.Context) -> None:
 def end_with(error: Exception | Stopped) -> NoReturn:
     """Say in one line on standard error why a call ends, and exit with the code for it."""
     if isinstance(error, Stopped):
-        print(f"{ENDED_BY[error.number]}: nothing half-written was left", file=sys.stderr)
+        print(f"{SIGNALS[error.number]}: nothing half-written was left", file=sys.stderr)
         sys.exit(128 + error.number)
     assert isinstance(error, USER_ERRORS)
     if progress.is_verbose():

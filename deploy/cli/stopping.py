@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 INSIST_SECONDS = 1.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Stopped by SIGTERM"}
 
 
 class Stopped(BaseException):
