@@ -7,7 +7,7 @@ from deploy.errors import DeployError
 from deploy.targets import DEFAULT_TARGET, PROFILES
 from models.variants import VARIANTS
 
-SCHEMA = 3  # of validation.json and report.json (docs/formats.md)
+SCHEMA = 4  # of validation.json and report.json (docs/formats.md)
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_OUT = Path("artifacts")
 

@@ -22,6 +22,7 @@ from deploy.artifacts import GRAPHS, SCHEMA, Target
 from deploy.calibration_source import screen_aloud
 from deploy.classes import check_classes
 from deploy.closeup import find_int8, measure_layers
+from deploy.default_options import separate, with_defaults
 from deploy.environment import command_line, describe_environment
 from deploy.errors import DeployError, GraphError
 from deploy.examples import WorstImages
@@ -30,7 +31,14 @@ from deploy.heads import refuse_wrapped
 from deploy.metadata import read_fit, read_texts
 from deploy.progress import Progress
 from deploy.reuse import images_sha256, stage_key
-from deploy.runtime import Runner, Runtime, TorchRunner, executed_convolutions, open_graph
+from deploy.runtime import (
+    Runner,
+    Runtime,
+    TorchRunner,
+    exact_options,
+    executed_convolutions,
+    open_graph,
+)
 from deploy.stored_results import GATE, find_problem
 from deploy.validate import Protocol, evaluate
 
@@ -152,6 +160,7 @@ def measure(
         "environment": describe_environment(),
         "command": command_line(),
         "runtime": runtime.value,
+        "exact_options": exact_options(runtime),
         "weights": None,
     }
     if variant is not None:
@@ -172,8 +181,8 @@ def measure(
     if int8 is not None and not random & {BASELINE, int8}:  # else there is no accuracy to be seen
         watch = WorstImages(BASELINE, int8, data.data)
     with naming(target.given or target.folder):
-        scores = evaluate(
-            runners,
+        measured = evaluate(
+            with_defaults(runners),
             progress.track(data.samples, f"validate {target.name}"),
             protocol=protocol,
             size=size,
@@ -181,12 +190,14 @@ def measure(
             class_names=list(data.data.classes),
             watch=watch,
         )
+    scores, defaults = separate(measured)
     result["calibration"] = _describe_calibration(metadata)
     result["gate"] = _read_gate(target)
     result["results"] = {
         name: score.to_json()
         | {"int8_convolutions": _counts(runners[name])}
         | dict.fromkeys(_without_meaning(name, random))
+        | {"default_options": _with_meaning(defaults[name], _without_meaning(name, random))}
         | _file_facts(paths.get(name), result.get("parameters"))
         for name, score in scores.items()
     }
@@ -227,7 +238,7 @@ def validation_key(
         data=[data.data.name, data.data.classes, data.data.ignore, data.data.colors],
         split=data.split,
         protocol=protocol,
-        runtime=runtime,
+        runtime=[runtime, exact_options(runtime)],
         environment=describe_environment() | {"date": None},
     )
 
@@ -237,6 +248,13 @@ def _without_meaning(name: str, random: set[str]) -> tuple[str, ...]:
     if name in random:
         return ACCURACY
     return COST if BASELINE in random else ()
+
+
+def _with_meaning(
+    figures: dict[str, Any] | None, without: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Return figures, None in place of those that mean nothing."""
+    return figures and {k: None if k in without else value for k, value in figures.items()}
 
 
 def _graph_paths(target: Target) -> dict[str, Path]:

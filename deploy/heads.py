@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from calibration.observe import session_options
 from calibration.preprocess import normalization, normalize, resize_logits
 from deploy.errors import ExportError, GraphError
 from deploy.files import write_whole
@@ -31,6 +29,7 @@ from deploy.graph import (
 )
 from deploy.reuse import SEAL
 from deploy.runtime import default_threads
+from deploy.sessions import open_session
 
 TOLERANCE = 1e-5  # of the logits' range: what another order of a resize's four products may change
 EMBEDDED, OUTSIDE = "embedded", "outside"
@@ -167,11 +166,7 @@ def refuse_wrapped(model: onnx.ModelProto, path: Path, what: str) -> None:
 
 def run(model: onnx.ModelProto, image: NDArray[Any]) -> list[NDArray[Any]]:
     """Return the outputs of a graph with one input, in onnxruntime on the CPU."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(),
-        session_options(default_threads()),
-        providers=["CPUExecutionProvider"],
-    )
+    session = open_session(model, default_threads())
     outputs: list[NDArray[Any]] = session.run(None, {session.get_inputs()[0].name: image})
     return outputs
 

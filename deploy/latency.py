@@ -18,8 +18,16 @@ from deploy.heads import refuse_wrapped
 from deploy.inspection import find_form_of, graph_paths
 from deploy.lint import lint
 from deploy.progress import Progress, SilentProgress
-from deploy.runtime import OnnxRunner, OpenVinoRunner, Runtime, default_threads
+from deploy.runtime import (
+    OnnxRunner,
+    OpenVinoRunner,
+    Runner,
+    Runtime,
+    default_threads,
+    exact_options,
+)
 from deploy.targets import PROFILES
+from deploy.work import is_quantized
 
 WARM_UP = 2  # turns that do not count
 DEFAULT_RUNS = 30
@@ -45,6 +53,7 @@ class Timing:
     median_ms: float
     p95_ms: float
     images_per_second: float
+    default_ms: float | None  # median with default options, where these compute something else
     ratio: float | None  # median over the turns of its time by the first float32 graph's
     execution: Execution | None  # of quantized graphs
     slow_because: list[str]  # why a quantized graph is not faster than float32, where it is not
@@ -57,6 +66,7 @@ class Latencies:
     environment: dict[str, Any]
     threads: int
     runs: int
+    exact_options: dict[str, str]  # by runtime, where its kernels saturate by default
     graphs: list[Timing]
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +84,7 @@ class _Entry:
     form: str
     target: str | None
     size: tuple[int, int]
+    default: OnnxRunner | None = None  # with default options, where these compute something else
 
     @property
     def is_quantized(self) -> bool:
@@ -112,13 +123,20 @@ def latency(
             for runtime in dict.fromkeys(runtimes)
             for path in paths
         }
-    calls = {key: _call(entry) for key, entry in entries.items()}
+    calls = {key: _call(entry.runner, entry.size) for key, entry in entries.items()}
+    defaults = {
+        (*key, "default"): _call(entry.default, entry.size)
+        for key, entry in entries.items()
+        if entry.default
+    }
     with progress.step("bench"):
-        seconds = time_in_turn(calls, runs)
+        seconds = time_in_turn({**calls, **defaults}, runs)
+    told = {runtime: exact_options(runtime) for runtime in runtimes}
     return Latencies(
         environment=describe_environment(),
         threads=threads,
         runs=runs,
+        exact_options={runtime.value: text for runtime, text in told.items() if text},
         graphs=[_describe(entry, entries, seconds) for entry in entries.values()],
     )
 
@@ -142,8 +160,14 @@ def _open(path: Path, runtime: Runtime, threads: int) -> _Entry:
     model = read_graph(path)
     refuse_wrapped(model, path, "measure the graph without these")
     runner: OnnxRunner | OpenVinoRunner
+    default: OnnxRunner | None = None
     with naming(path):
-        runner = (OpenVinoRunner if runtime is Runtime.OPENVINO else OnnxRunner)(path, threads)
+        if runtime is Runtime.OPENVINO:  # as it is deployed: it has no exact 8-bit kernels to offer
+            runner = OpenVinoRunner(path, threads, exact=False)
+        else:
+            runner = OnnxRunner(path, threads)
+            if is_quantized(model) and exact_options(runtime):
+                default = OnnxRunner(path, threads, exact=False)
         return _Entry(
             path=path,
             runtime=runtime,
@@ -151,19 +175,22 @@ def _open(path: Path, runtime: Runtime, threads: int) -> _Entry:
             form=find_form_of(model),
             target=read_metadata(model).get("target"),
             size=Graph(model).size_or(OPEN_SIZE),
+            default=default,
         )
 
 
-def _call(entry: _Entry) -> Callable[[], object]:
-    image = np.random.default_rng(0).standard_normal((1, 3, *entry.size), dtype=np.float32)
-    return lambda: entry.runner(image)
+def _call(runner: Runner, size: tuple[int, int]) -> Callable[[], object]:
+    image = np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
+    return lambda: runner(image)
 
 
 Key = tuple[Path, Runtime]
 
 
 def _describe(
-    entry: _Entry, entries: Mapping[Key, _Entry], seconds: Mapping[Key, list[float]]
+    entry: _Entry,
+    entries: Mapping[Key, _Entry],
+    seconds: Mapping[tuple[Path, Runtime] | tuple[Path, Runtime, str], list[float]],
 ) -> Timing:
     own = np.array(seconds[entry.path, entry.runtime])
     first = next(iter(entries.values())).runtime
@@ -184,6 +211,9 @@ def _describe(
         input_size=entry.size,
         median_ms=1000 * float(np.median(own)),
         p95_ms=1000 * float(np.percentile(own, 95)),
+        default_ms=None
+        if entry.default is None
+        else 1000 * float(np.median(seconds[entry.path, entry.runtime, "default"])),
         images_per_second=len(own) / float(own.sum()),
         ratio=None if base is None else _ratio(own, seconds[base]),
         execution=execution,

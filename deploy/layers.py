@@ -9,10 +9,10 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from calibration.observe import session_options
 from calibration.preprocess import Float32Array
 from deploy.graph import Graph
 from deploy.metrics import Fidelity
+from deploy.sessions import open_session
 
 LAYERS = ("Conv", "Add")  # the nodes whose results are compared
 FUSED = ("Relu", "Clip")  # what computes as one with the node before it
@@ -153,9 +153,7 @@ def _session(graph: Graph, tensors: Sequence[str]) -> onnxruntime.InferenceSessi
     del model.graph.output[:]
     # without a type: the runtime knows it
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), session_options(0), providers=["CPUExecutionProvider"]
-    )
+    return open_session(model)
 
 
 def _run(session: onnxruntime.InferenceSession, image: Float32Array) -> dict[str, NDArray[Any]]:

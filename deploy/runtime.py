@@ -1,6 +1,7 @@
 """What runs a network: torch, onnxruntime or OpenVINO, behind one call from image to logits."""
 
 import importlib
+import io
 import os
 import tempfile
 from collections import Counter
@@ -17,16 +18,19 @@ import onnxruntime
 import torch
 from torch import nn
 
-from calibration.observe import session_options
 from calibration.preprocess import Float32Array
 from deploy.emulation import emulate_half, has_half
 from deploy.errors import DeployError, GraphError
 from deploy.graph import count_ops, read_graph
+from deploy.saturation import saturates
+from deploy.sessions import EXACT_ENTRY, kernels_saturate, open_session
+from deploy.work import is_quantized
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # Of onnxruntime's optimized graphs.
 INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
 FLOAT_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcFusedConv")
+OPENVINO_EXACT = "LP_TRANSFORMS_MODE", "NO"  # low precision transformations: float between Q/DQ
 
 
 class Runtime(StrEnum):
@@ -40,9 +44,12 @@ class Runner(Protocol):
     """A network that is ready to run.
 
     ``timed`` is what its latency is taken from where that is another one than gives the logits.
+    ``default`` has the options by which applications begin, where these compute something else on
+    this processor than the graph says.
     """
 
     timed: "Runner | None"
+    default: "Runner | None"
 
     def __call__(self, image: Float32Array) -> Float32Array:
         """Map a normalized image (1, 3, H, W) to logits (C, h, w), both float32."""
@@ -59,6 +66,7 @@ class TorchRunner:
 
     def __init__(self, module: nn.Module) -> None:
         self.timed: Runner | None = None
+        self.default: Runner | None = None
         self.module = module.eval()
         self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -72,15 +80,23 @@ class TorchRunner:
 class OnnxRunner:
     """An ONNX graph in onnxruntime on the CPU.
 
+    Args:
+        model: the graph, or its file.
+        threads: by default one for each processor that this process may use.
+        exact: 8-bit convolutions compute what the graph says; else what they do by default.
+
     Raises:
         GraphError: onnxruntime cannot load the graph, or it is not one image in, logits out.
     """
 
-    def __init__(self, model: onnx.ModelProto | Path, threads: int | None = None) -> None:
+    def __init__(
+        self, model: onnx.ModelProto | Path, threads: int | None = None, *, exact: bool = True
+    ) -> None:
         self.timed: Runner | None = None
-        self.model = model
+        self.default: Runner | None = None
+        self.model, self.exact = model, exact
         self.name = str(model) if isinstance(model, Path) else "the graph"
-        self.session = self._session(session_options(threads or default_threads()))
+        self.session = self._session(threads or default_threads())
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         _check_signature(
             self.name, [i.type in INPUT_TYPES for i in inputs], [o.shape for o in outputs]
@@ -88,10 +104,13 @@ class OnnxRunner:
         self.input_name, self.output_name = inputs[0].name, outputs[0].name
         self.input_type = INPUT_TYPES[inputs[0].type]
 
-    def _session(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-        source = str(self.model) if isinstance(self.model, Path) else self.model.SerializeToString()
+    def _session(
+        self, threads: int, write_optimized: Path | None = None
+    ) -> onnxruntime.InferenceSession:
         try:
-            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            return open_session(
+                self.model, threads, exact=self.exact, write_optimized=write_optimized
+            )
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise _cannot("load", "onnxruntime", self.name, error) from None
 
@@ -109,11 +128,9 @@ class OnnxRunner:
 
         It tells them by way of a file only: the graph is loaded once more.
         """
-        options = session_options(1)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "optimized.onnx")
-            options.optimized_model_filepath = str(path)
-            self._session(options)
+            self._session(1, path)
             return onnx.load(path, load_external_data=False)
 
     def executed_operators(self) -> Counter[str]:
@@ -139,19 +156,24 @@ class OpenVinoRunner:
 
     Without that hint OpenVINO would take bfloat16 where the processor has it.
 
+    Args:
+        path: the graph's file.
+        threads: by default one for each processor that this process may use.
+        exact: where its 8-bit kernels saturate, what they would compute is computed in float32
+            between Q/DQ; else what they do by default.
+
     Raises:
         DeployError: OpenVINO is not installed.
         GraphError: it cannot load the graph, or it is not one image in, logits out.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, *, exact: bool = True) -> None:
         self.timed: Runner | None = None
+        self.default: Runner | None = None
         core = openvino_core()
-        hints = {
-            "INFERENCE_NUM_THREADS": threads or default_threads(),
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        hints = _openvino_hints(threads or default_threads())
+        if exact and openvino_saturates():
+            hints |= dict([OPENVINO_EXACT])
         try:
             self.compiled = core.compile_model(core.read_model(str(path)), "CPU", hints)
         except RuntimeError as error:
@@ -226,6 +248,34 @@ def _core(library: Any) -> Any:
     return library.Core()
 
 
+def _openvino_hints(threads: int) -> dict[str, Any]:
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+@cache
+def openvino_saturates() -> bool:
+    """Say whether OpenVINO's 8-bit kernels saturate on this processor."""
+    core = openvino_core()
+
+    def run(model: onnx.ModelProto, image: Float32Array) -> Float32Array:
+        read = core.read_model(model=io.BytesIO(model.SerializeToString()))
+        result = core.compile_model(read, "CPU", _openvino_hints(1))([image])[0]
+        return np.asarray(result, dtype=np.float32)
+
+    return saturates(run)
+
+
+def exact_options(runtime: Runtime) -> str | None:
+    """Return what a runtime is told here so that 8-bit convolutions do not saturate, if it must."""
+    if runtime is Runtime.OPENVINO:
+        return "=".join(OPENVINO_EXACT) if openvino_saturates() else None
+    return "=".join(EXACT_ENTRY) if kernels_saturate() else None
+
+
 def open_graph(path: Path, runtime: Runtime = Runtime.ONNXRUNTIME) -> OnnxRunner | OpenVinoRunner:
     """Return a runner for an ONNX file; one in half precision is emulated, and timed as it is.
 
@@ -236,10 +286,15 @@ def open_graph(path: Path, runtime: Runtime = Runtime.ONNXRUNTIME) -> OnnxRunner
     """
     direct = OpenVinoRunner if runtime is Runtime.OPENVINO else OnnxRunner
     model = read_graph(path)
-    if not has_half(model):
-        return direct(path)
-    runner = OnnxRunner(emulate_half(model))
-    runner.timed = direct(path)
+    if has_half(model):
+        emulated = OnnxRunner(emulate_half(model))
+        emulated.timed = direct(path)
+        return emulated
+    runner = direct(path)
+    if is_quantized(model) and exact_options(runtime):
+        runner.default = direct(path, exact=False)
+        # OpenVINO's exact kernels are no 8-bit ones: nobody would deploy them
+        runner.timed = runner.default if runtime is Runtime.OPENVINO else None
     return runner
 
 

@@ -73,8 +73,10 @@ _COSTS = {
     "sqnr_db": _SHARE,
     "latency_ms": is_positive,
 }
+_DEFAULT_OPTIONS = {key: check for key, check in _COSTS.items() if key != "miou_ratio"}
 _FIGURES = {
     **_COSTS,
+    "default_options": _or_null(_record(_DEFAULT_OPTIONS)),
     "per_class_iou": _or_null(_dict_of(_SHARE)),
     "pixel_accuracy": _SHARE,
     "cosine": _SHARE,
@@ -121,6 +123,7 @@ VALIDATION: Mapping[str, Check] = {
     "name": is_text,
     "command": _or_null(is_text),
     "runtime": _or_null(is_text),
+    "exact_options": _or_null(is_text),
     "dataset": _record(
         {
             "name": is_text,

@@ -50,6 +50,12 @@ LARGEST_SHAPE = 64  # elements of a constant that may be a shape
 EIGHT_BITS = (TensorProto.UINT8, TensorProto.INT8)
 
 
+def is_quantized(model: onnx.ModelProto) -> bool:
+    """Say whether any node of a graph quantizes, dequantizes, or computes in 8 bits."""
+    operators = {QUANTIZE, DEQUANTIZE, "DynamicQuantizeLinear", *FORMS, *DYNAMIC}
+    return any(node.op_type in operators for node in model.graph.node)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NodeWork:
     """What a node computes."""

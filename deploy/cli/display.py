@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.artifacts import PRECISIONS
+from deploy.default_options import sentences
 from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
 from deploy.pipeline import ExportedGraph, LintedGraph
 from deploy.preparation import CalibrationFile
@@ -206,6 +207,9 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     columns = ["graph", "weights", "mIoU %", "drop [95%]", "agree %", "SQNR dB", "cosine"]
     _table([*columns, "ms", "MB"], rows, left=2)
     _convolutions(results)
+    said = dict.fromkeys(text for result in results for text in sentences(result["name"], result))
+    for text in said:
+        print(text)
     return _notes([row[1] for row in rows], data)
 
 

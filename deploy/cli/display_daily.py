@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deploy.cli import display
+from deploy.default_options import say_exact
 from deploy.figures import number, percent
 from deploy.inspection import Inspection, Value
 from deploy.latency import Latencies, Timing
@@ -201,9 +202,16 @@ def benched(result: Latencies, *, as_json: bool) -> None:
         print("inputs differ in size: ratios compare different work")
     if any(timing.p95_ms > NOISY * timing.median_ms for timing in result.graphs):
         print(f"times vary, p95 is over {NOISY} times a median: a busy machine; try more --runs")
+    for runtime, options in result.exact_options.items():
+        print(say_exact(runtime, options, _cost(result.graphs)))
     for timing in result.graphs:
         _executed(timing)
     return None
+
+
+def _cost(timings: Sequence[Timing]) -> float | None:
+    """Return the largest ratio of a graph's time to that with default options; None without."""
+    return max((t.median_ms / t.default_ms for t in timings if t.default_ms), default=None)
 
 
 def _executed(timing: Timing) -> None:

@@ -14,6 +14,7 @@ from deploy.quantize.placement import Placement, place
 from deploy.quantize.recipe import Recipe
 from deploy.quantize.rewrite import rewrite
 from deploy.quantize.weights import ImprovedWeights, improve_weights, with_biases
+from deploy.requantized import keep_in_float
 from deploy.targets import Profile
 
 
@@ -40,7 +41,7 @@ class Int8Plan:
         graph = with_biases(self.graph, biases) if biases else self.graph
         weights = self.improved.weights
         model = quantize_int8(graph, placement, self.ranges, self.profile, weights)
-        return rewrite(model, self.profile), placement
+        return rewrite(keep_in_float(model), self.profile), placement
 
 
 def plan_int8(

@@ -10,7 +10,16 @@ from models import VARIANTS, Variant
 
 Report = dict[str, Any]
 PER_VARIANT = (
-    *("command", "weights", "parameters", "macs", "calibration", "gate", "runtime"),
+    *(
+        "command",
+        "weights",
+        "parameters",
+        "macs",
+        "calibration",
+        "gate",
+        "runtime",
+        "exact_options",
+    ),
     *("results", "layers", "examples"),
 )
 

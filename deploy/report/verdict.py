@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from deploy.artifacts import int8_name
+from deploy.default_options import sentences
 from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, percent
 from deploy.report.build import Report, int8_graphs
 
@@ -35,6 +36,7 @@ def verdict(content: Report) -> list[Line]:
     lines = [_gate(name, v, content["dataset"]) for name, v in variants.items() if v["gate"]]
     free = [item for item in _measured(trained) if item[1] != _gated(trained[item[0]])]
     lines += _worst(free, content["dataset"], gated=bool(lines))
+    lines += _processor(variants)
     lines += _random({name: v for name, v in variants.items() if is_random(v)})
     missing = [name for name, v in variants.items() if not int8_graphs(v) and not v["gate"]]
     if missing:
@@ -106,6 +108,13 @@ def _cost(measured: Measured) -> str:
     ratio = figures["miou_ratio"]["value"] if figures["miou_ratio"] else None
     kept = f", {percent(ratio)}% of torch's mIoU" if ratio is not None else ""
     return f"{interval(figures['miou_drop'])} points ({name} {graph}{kept})"
+
+
+def _processor(variants: Mapping[str, Any]) -> Iterator[Line]:
+    """Yield what the processor's own kernels make of the graphs, where that is something else."""
+    said = [text for name, variant in variants.items() for text in sentences(name, variant)]
+    for text in dict.fromkeys(said):
+        yield Line(status=Status.NOTE, text=text)
 
 
 def _random(variants: Mapping[str, Any]) -> Iterator[Line]:

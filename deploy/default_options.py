@@ -1,0 +1,100 @@
+"""What a runtime's default options make of graphs where they compute something else than these say.
+
+That is so on processors whose 8-bit kernels saturate (:mod:`deploy.saturation`). A graph's figures
+are those of exact kernels; what an application would get without asking for them stands beside.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from deploy.figures import interval, number, percent
+from deploy.runtime import Runner, Runtime
+from deploy.validate import Result
+
+FIGURES = ("miou", "miou_drop", "agreement", "sqnr_db", "latency_ms")
+COMPARED = ("miou", "agreement", "sqnr_db")
+SUFFIX = " with default options"
+SAFE_TARGET = "ort-avx2"  # its weights fit 16-bit sums
+
+
+def with_defaults(runners: Mapping[str, Runner]) -> dict[str, Runner]:
+    """Return runners, and beside those that have one the runner with default options."""
+    defaults = {f"{name}{SUFFIX}": run.default for name, run in runners.items() if run.default}
+    return {**runners, **defaults}
+
+
+def separate(
+    scores: Mapping[str, Result],
+) -> tuple[dict[str, Result], dict[str, dict[str, Any] | None]]:
+    """Return the scores of graphs, and of each what default options make of it, or None.
+
+    None, too, where they make the same of it.
+    """
+    own = {name: score for name, score in scores.items() if not name.endswith(SUFFIX)}
+    return own, {name: _differing(own[name], scores.get(f"{name}{SUFFIX}")) for name in own}
+
+
+def _differing(exact: Result, default: Result | None) -> dict[str, Any] | None:
+    if default is None:
+        return None
+    own, content = exact.to_json(), default.to_json()
+    if all(own[key] == content[key] for key in COMPARED):
+        return None
+    return {key: content[key] for key in FIGURES}
+
+
+def say_exact(runtime: str, options: str, cost: float | None) -> str:
+    """Say that the processor's kernels saturate, what avoids it, and what that costs.
+
+    Args:
+        runtime: in which graphs ran.
+        options: what it was told so that they do not saturate.
+        cost: latency so, over that with default options; None if it is not known.
+    """
+    text = (
+        f"This processor lacks 8-bit dot products (VNNI): {runtime}'s kernels saturate by default, "
+        "which the graphs cannot help. "
+    )
+    if runtime == Runtime.OPENVINO:
+        return (
+            f"{text}Accuracy is that of the same arithmetic in float ({options}); deploy here what "
+            f"cannot saturate: deploy quantize --int8 --target {SAFE_TARGET}."
+        )
+    takes = f", which takes {cost:.2f} times as long" if cost is not None else ""
+    return (
+        f"{text}Figures are of exact kernels{takes}: set the session entry {options} in the "
+        f"application, too, or take deploy quantize --int8 --target {SAFE_TARGET}."
+    )
+
+
+def sentences(name: str, content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what there is to say of a variant's or a file's results, as validation keeps them."""
+    if not content.get("exact_options"):
+        return
+    results = content["results"]
+    differing = {graph: r for graph, r in results.items() if r.get("default_options")}
+    costs = [
+        r["latency_ms"] / r["default_options"]["latency_ms"]
+        for r in differing.values()
+        if content["runtime"] != Runtime.OPENVINO
+    ]
+    yield say_exact(content["runtime"], content["exact_options"], max(costs, default=None))
+    for graph, result in differing.items():
+        found = result["default_options"]
+        label = graph if graph == name else f"{name} {graph}"
+        yield (
+            f"{label} in {content['runtime']} with default options on this processor: "
+            f"{', '.join(_figures(found))}."
+        )
+
+
+def _figures(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what there is of a graph's figures, in words."""
+    if found["miou"] is not None:
+        yield f"mIoU {percent(found['miou'])}%"
+    if found["miou_drop"] is not None:
+        yield f"drop {interval(found['miou_drop'])} points"
+    if found["agreement"] is not None:
+        yield f"agreement {percent(found['agreement'])}%"
+    if found["sqnr_db"] is not None:
+        yield f"{number(found['sqnr_db'])} dB"
