@@ -28,7 +28,7 @@ def make_model(
     return model
 
 
-def refine_model(classes: int = 4, seed: int = 0) -> onnx.ModelProto:
+def refine_model(classes: int = 4, seed: int = 0, width: int = 8) -> onnx.ModelProto:
     """Return a graph with each operator, and each activation that is fused, at least once."""
     r = np.random.default_rng(seed)
 

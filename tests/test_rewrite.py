@@ -12,6 +12,7 @@ from deploy.graph import Graph, attributes, count_ops
 from deploy.lint import lint
 from deploy.quantize.direct_convolution import align_channels
 from deploy.quantize.rewrite import rewrite, separate_pooling
+from deploy.sessions import open_session
 from deploy.targets import PROFILES
 
 R = np.random.default_rng(1)
@@ -46,10 +47,7 @@ def int8(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def run_optimized(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    logits: np.ndarray = session.run(None, {"image": image})[0]
+    logits: np.ndarray = open_session(model).run(None, {"image": image})[0]
     return logits
 
 
