@@ -14,6 +14,12 @@ SCENES_NOTE = (
 )
 
 
+FINENESS = (
+    "Two right evaluations of one INT8 graph differ as well, where sums of floats end on two sides "
+    "of a rounding: on 60 images by up to 0.5 points of mIoU, 0.1 of agreement and 0.4 dB."
+)
+
+
 def percent(value: float | None, digits: int = 2) -> str:
     """Format a share as a percentage, without the sign."""
     return "–" if value is None else f"{100 * value:z.{digits}f}"

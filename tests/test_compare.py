@@ -179,7 +179,7 @@ def broken(change: Callable[[Report], object]) -> str:
         ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "is no report"),
         ('{"name": 1}', "is no report"),
-        ('{"schema": 1}', "has schema 1, but this version compares with 2 and 3"),
+        ('{"schema": 1}', "has schema 1, but this version compares with 2, 3, 4"),
         ('{"schema": 3}', "is no whole report .KeyError: 'dataset'"),
         (broken(lambda c: c.update(variants=[])), "is no whole report"),
         (broken(lambda c: c["variants"]["rf101"].pop("weights")), "KeyError: 'weights'"),

@@ -54,6 +54,19 @@ def triton(contents: Contents, description: dict[str, Any], golden: Golden) -> P
         },
         start="`tritonserver --model-repository=$PWD/models` (with its onnxruntime backend)",
         check="python3 check.py http://localhost:8000",
+        note=_saturation("onnxruntime", contents),
+    )
+
+
+def _saturation(runtime: str, contents: Contents) -> str | None:
+    """Return what to know of an INT8 graph on processors whose kernels saturate."""
+    if contents.precision is not Precision.INT8:
+        return None
+    remedy = "; its session entry session.x64quantprecision: 1 prevents it, and where that cannot"
+    remedy = f"{remedy} be set" if runtime == "onnxruntime" else ": there"
+    return (
+        f"on x86 without 8-bit dot products (VNNI) {runtime}'s 8-bit kernels saturate by default"
+        f"{remedy}, take the graph of 'deploy quantize --int8 --target ort-avx2' in this one's place"
     )
 
 
@@ -79,7 +92,12 @@ def openvino(contents: Contents, description: dict[str, Any], golden: Golden) ->
         files: Files = {
             name: Path(folder, name).read_bytes() for name in ("model.xml", "model.bin")
         }
-    return Part(files=files, start=start.format("model.xml"), check="python3 check.py")
+    return Part(
+        files=files,
+        start=start.format("model.xml"),
+        check="python3 check.py",
+        note=_saturation("OpenVINO", contents),
+    )
 
 
 def tensorrt(contents: Contents, description: dict[str, Any], golden: Golden) -> Part:

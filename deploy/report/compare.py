@@ -39,7 +39,7 @@ def read_earlier(path: Path) -> Report:
     if content["schema"] not in READABLE:
         raise ReportError(
             f"{path} has schema {content['schema']!r}, but this version compares with "
-            f"{' and '.join(map(str, READABLE))}: write that report again with this version"
+            f"{', '.join(map(str, READABLE))}: write that report again with this version"
         )
     try:
         _check(content)

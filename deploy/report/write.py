@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from deploy.artifacts import GRAPHS, PRECISIONS
 from deploy.figures import (
+    FINENESS,
     asked,
     change,
     data_set,
@@ -96,6 +97,7 @@ def _render(template: str, content: Report, **values: Any) -> str:
         published=has_published(content["dataset"]),
         confidence=CONFIDENCE,
         resamples=RESAMPLES,
+        fineness=FINENESS,
         **values,
     )
 
