@@ -13,14 +13,22 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.graph import Graph
+from deploy.quantize.names import Names
 
 # Their results are values of their inputs (or of constants that are halves): nothing to round.
 EXACT = ("Clip", "Concat", "Identity", "MaxPool", "Relu", "Transpose")
 
 
 def has_half(model: onnx.ModelProto) -> bool:
-    """Say whether any parameter of the graph is a half."""
-    return any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer)
+    """Say whether any parameter of the graph is a half, or any tensor is cast to one."""
+    if any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer):
+        return True
+    return any(
+        a.i == TensorProto.FLOAT16 if a.name == "to" else a.t.data_type == TensorProto.FLOAT16
+        for node in model.graph.node
+        for a in node.attribute
+        if (node.op_type, a.name) == ("Cast", "to") or a.type == onnx.AttributeProto.TENSOR
+    )
 
 
 def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -37,17 +45,20 @@ def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in [*body.input, *body.output]:
         if value.name in half:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
+    names = Names(model)
     for node in model.graph.node:
-        body.node.extend(_emulated(graph, node, half))
+        body.node.extend(_emulated(graph, node, half, names))
     return emulated
 
 
-def _emulated(graph: Graph, node: onnx.NodeProto, half: set[str]) -> Iterator[onnx.NodeProto]:
+def _emulated(
+    graph: Graph, node: onnx.NodeProto, half: set[str], names: Names
+) -> Iterator[onnx.NodeProto]:
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
-    if node.op_type == "Cast":
-        copy = helper.make_node("Identity", node.input, node.output, name=node.name)
     for attribute in copy.attribute:
+        if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+            attribute.i = TensorProto.FLOAT
         if attribute.type == onnx.AttributeProto.TENSOR:
             attribute.t.CopyFrom(_single(attribute.t))
     rounded = [
@@ -61,13 +72,14 @@ def _emulated(graph: Graph, node: onnx.NodeProto, half: set[str]) -> Iterator[on
         producer = graph.producers.get(node.input[0])
         rounded = [0] if producer is not None and _rounded_later(graph, producer) else []
     for i in rounded:
-        copy.output[i] = f"{node.output[i]}_exact"
+        copy.output[i] = names.get(f"{node.output[i]}_exact")
     yield copy
     for i in rounded:
         name = node.output[i]
         to_half, to_single = TensorProto.FLOAT16, TensorProto.FLOAT
-        yield helper.make_node("Cast", [f"{name}_exact"], [f"{name}_rounded"], to=to_half)
-        yield helper.make_node("Cast", [f"{name}_rounded"], [name], to=to_single)
+        exact, rounding = copy.output[i], names.get(f"{name}_rounded")
+        yield helper.make_node("Cast", [exact], [rounding], to=to_half)
+        yield helper.make_node("Cast", [rounding], [name], to=to_single)
 
 
 def _rounded_later(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -18,6 +18,8 @@ from onnx import helper, numpy_helper
 from calibration.errors import CalibrationError
 from deploy.errors import DeployError, GraphError
 
+LABELS_INSIDE = "; it gives labels: pass the graph without its ArgMax, which gives the logits"
+SUMMARY = "quantization"  # metadata: which nodes were quantized and which not, as JSON
 MINIMUM_OPSET = 13  # per-channel QuantizeLinear
 
 
@@ -265,10 +267,18 @@ class Graph:
                 )
         if len(self.outputs) != 1:
             raise GraphError(f"the graph has {len(self.outputs)} outputs: the logits are expected")
-        kind = self.input.type.tensor_type.elem_type
-        if kind != onnx.TensorProto.FLOAT:
-            name = onnx.TensorProto.DataType.Name(kind)
-            raise GraphError(f"the graph's input {self.input.name} is {name}: FLOAT is expected")
+        for value, what in ((self.input, "input"), (self.model.graph.output[0], "output")):
+            kind = value.type.tensor_type.elem_type
+            if kind not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UNDEFINED):
+                name = onnx.TensorProto.DataType.Name(kind)
+                raise GraphError(
+                    f"the graph's {what} {value.name} is {name}: FLOAT is expected"
+                    + (LABELS_INSIDE if what == "output" and "INT" in name else "")
+                )
+        if any(t.data_type == onnx.TensorProto.FLOAT16 for t in self.model.graph.initializer):
+            raise GraphError(
+                "the graph computes in half precision: pass the float32 graph that it was made from"
+            )
         _ = self.input_size
 
     @cached_property

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from deploy.artifacts import DEFAULT_OUT, GRAPHS, Target, resolve_target
+from deploy.canonical import canonical
 from deploy.emulation import has_half
 from deploy.errors import DeployError, GraphError
 from deploy.graph import (
@@ -194,7 +195,7 @@ def _find_float(path: Path, metadata: dict[str, str]) -> Before | None:
         size_bytes=beside.stat().st_size,
         operators=count_ops(model),
         # node names are part of the hash, and given where they were missing
-        is_source=source == graph_sha256(with_node_names(model)) if source else None,
+        is_source=source == graph_sha256(with_node_names(canonical(model))) if source else None,
     )
 
 

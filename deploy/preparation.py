@@ -21,6 +21,7 @@ from calibration.statistics import TensorStatistics
 from calibration.voc import pick, read_image
 from deploy.artifacts import Target
 from deploy.calibration_source import CalibrationSource
+from deploy.canonical import canonical
 from deploy.files import write_whole
 from deploy.graph import (
     Graph,
@@ -164,8 +165,8 @@ def _read_float_graph(target: Target) -> tuple[Graph, Placement]:
         target.fp32,
         "quantize the plain graph; --head and --embed-preprocessing give its INT8 the same",
     )
-    graph = Graph(with_node_names(model))
     with naming(target.fp32):
+        graph = Graph(with_node_names(canonical(model)))
         graph.check_float()
         return graph, place(graph, PROFILES[DEFAULT_TARGET])
 

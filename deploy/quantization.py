@@ -1,11 +1,14 @@
 """Write a calibrated target's FP16 and INT8 graphs."""
 
 import json
+import math
+import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from calibration import (
@@ -17,8 +20,10 @@ from calibration.preprocess import Float32Array
 from deploy.artifacts import int8_name
 from deploy.calibration_source import CalibrationSource
 from deploy.emulation import emulate_half
+from deploy.errors import GraphError
 from deploy.files import write_whole
 from deploy.graph import (
+    SUMMARY,
     Graph,
     read_metadata,
     set_metadata,
@@ -26,9 +31,11 @@ from deploy.graph import (
 from deploy.heads import Interface, write_wrapped
 from deploy.metrics import logits_sqnr
 from deploy.preparation import Prepared, observe_graph, read_inputs
-from deploy.progress import REUSED, Progress
+from deploy.progress import REUSED, Progress, SilentProgress
 from deploy.quantize.equalize import equalize
-from deploy.quantize.fp16 import convert_fp16, convert_fp16_within
+from deploy.quantize.fp16 import convert_fp16
+from deploy.quantize.half_ranges import find_unmeasured, measure_magnitudes
+from deploy.quantize.half_search import Found, convert_within
 from deploy.quantize.plan import Int8Plan, plan_int8
 from deploy.quantize.recipe import Recipe
 from deploy.reuse import SEAL, read_sealed_graph, seal_graph
@@ -37,7 +44,6 @@ from deploy.targets import Profile
 
 FP16_IMAGES = 4  # on which a half-precision graph is measured
 MIN_FP16_SQNR = 60.0  # dB, of the logits
-SUMMARY = "quantization"  # metadata: what else a QuantizedGraph says of the graph, as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,8 @@ class QuantizedGraph:
     reused: bool = False  # the graph itself was there
     methods: dict[str, str] = field(default_factory=dict)  # tensor -> what `auto` chose for it
     recipe: str | None = None
+    sqnr_db: float | None = None  # of FP16's logits, on the worst of a few calibration images
+    shortfall: str | None = None  # by how much FP16 misses what was asked, and what limits it
     gate: dict[str, Any] | None = None  # what gate.json holds, where a gate was asked for
     wrapped: Path | None = None  # the same graph with the interface that was asked for
 
@@ -61,6 +69,16 @@ class QuantizedGraph:
     def missed_gate(self) -> bool:
         """Whether a gate was asked for and does not hold."""
         return self.gate is not None and not self.gate["held"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a quantized graph's metadata say of it."""
+
+    quantized_nodes: int
+    kept_float: dict[str, str]
+    sqnr_db: float | None = None
+    shortfall: str | None = None
 
 
 def find_quantized(
@@ -96,36 +114,78 @@ def write_fp16(
 ) -> QuantizedGraph:
     """Write ``fp16.onnx``, with the seal of ``key``.
 
-    Nodes whose measured values do not fit a half stay FP32, and as many of the first ones as the
-    logits need to keep ``min_sqnr`` dB on a few calibration images, where there are images.
+    Nodes whose measured values do not fit a half stay FP32, and as many others as the logits need
+    to keep ``min_sqnr`` dB on a few calibration images, where there are images. A calibration file
+    has the ranges of what 8 bits scale; what it lacks, and what takes that, stays FP32.
+
+    Raises:
+        GraphError: a logit is not finite in half precision.
+        CalibrationError: a tensor is not finite in single precision.
     """
     with progress.step(f"fp16 {prepared.target.name}"):
-        graph, tensors = prepared.graph, prepared.calibration.tensors
-        magnitudes = {
-            name: max(abs(tensors[root].minimum), abs(tensors[root].maximum))
-            for name, root in prepared.placement.scale_of.items()
-        }
-        if source is None or read_metadata(graph.model).get("weights") == "random":
-            half = convert_fp16(graph, magnitudes)  # of random logits there is nothing to keep
+        graph = prepared.graph
+        magnitudes = _magnitudes(prepared, source)
+        if source is None:
+            found = Found(half=convert_fp16(graph, magnitudes), sqnr_db=math.nan)
         else:
+            # of random logits there is nothing to keep, but they must be finite
+            is_random = read_metadata(graph.model).get("weights") == "random"
             measure = _half_sqnr(graph, read_inputs(prepared, source, FP16_IMAGES))
-            half = convert_fp16_within(graph, magnitudes, measure, min_sqnr)
-        count = len(graph.model.graph.node) - len(half.kept_float)
-        metadata = {"precision": "fp16"}
-        return _write(prepared, "fp16", half.model, count, half.kept_float, metadata, key)
+            wanted = -sys.float_info.max if is_random else min_sqnr
+            found = convert_within(graph, magnitudes, measure, wanted)
+            if not found.sqnr_db > -math.inf:
+                raise GraphError(
+                    f"{prepared.target.fp32} has logits that are not finite in half precision, "
+                    f"though all its tensors fit ({found.shortfall}): quantize it with --int8"
+                )
+        kept = found.half.kept_float
+        count = len(graph.model.graph.node) - len(kept)
+        return _write(
+            prepared,
+            "fp16",
+            found.half.model,
+            Summary(
+                quantized_nodes=count,
+                kept_float=kept,
+                sqnr_db=found.sqnr_db if math.isfinite(found.sqnr_db) else None,
+                shortfall=found.shortfall,
+            ),
+            {"precision": "fp16"},
+            key,
+        )
+
+
+def _magnitudes(prepared: Prepared, source: CalibrationSource | None) -> dict[str, float]:
+    """Return the largest absolute value of every tensor that must fit a half; NaN if unknown."""
+    graph, tensors = prepared.graph, prepared.calibration.tensors
+    known = {
+        name: max(abs(tensors[root].minimum), abs(tensors[root].maximum))
+        for name, root in prepared.placement.scale_of.items()
+    }
+    lacking = find_unmeasured(graph, known)
+    if not lacking:
+        return known
+    if source is None:
+        return known | dict.fromkeys(lacking, math.nan)
+    fit, label = prepared.calibration.key.fit, f"ranges {prepared.target.name}"
+    images = source.inputs(fit, graph.input_size, SilentProgress(), label)
+    return known | measure_magnitudes(graph, lacking, images)
 
 
 def _half_sqnr(graph: Graph, images: Sequence[Float32Array]) -> Callable[[onnx.ModelProto], float]:
     """Return what measures a half-precision graph's logits against the float graph's, in dB.
 
-    The worst image counts: others than these will be seen.
+    The worst image counts: others than these will be seen. A logit that is not finite gives -inf.
     """
     runner = OnnxRunner(graph.model)
     reference = [runner(image) for image in images]
 
     def measure(model: onnx.ModelProto) -> float:
         emulated = OnnxRunner(emulate_half(model))
-        pairs = zip(reference, map(emulated, images), strict=True)
+        logits = [emulated(image) for image in images]
+        if not all(np.isfinite(found).all() for found in logits):
+            return -math.inf
+        pairs = zip(reference, logits, strict=True)
         return min(logits_sqnr([expected], [found]) for expected, found in pairs)
 
     return measure
@@ -197,7 +257,8 @@ def write_int8(
         if exclude:
             metadata["kept_float"] = json.dumps(sorted(exclude))
         count, kept = len(placement.nodes), placement.kept_float
-        written = _write(prepared, name, model, count, kept, metadata, key)
+        summary = Summary(quantized_nodes=count, kept_float=kept)
+        written = _write(prepared, name, model, summary, metadata, key)
         return replace(written, methods=chosen, recipe=plan.recipe.name)
 
 
@@ -216,22 +277,21 @@ def _write(
     prepared: Prepared,
     name: str,
     model: onnx.ModelProto,
-    quantized_nodes: int,
-    kept_float: dict[str, str],
+    summary: Summary,
     metadata: dict[str, str],
     key: str | None,
 ) -> QuantizedGraph:
     """Check a graph, see that it loads, write it whole, and describe it."""
     inherited = read_metadata(prepared.graph.model)
     inherited.pop(SEAL, None)
-    summary = {"quantized_nodes": quantized_nodes, "kept_float": kept_float}
+    content = {key: value for key, value in asdict(summary).items() if value is not None}
     set_metadata(
         model,
         {
             **inherited,
             "fit": prepared.calibration.key.fit.value,
             "source_sha256": prepared.calibration.key.graph_sha256,
-            SUMMARY: json.dumps(summary),
+            SUMMARY: json.dumps(content),
             **metadata,
         },
     )
@@ -247,7 +307,6 @@ def _write(
         precision=metadata["precision"],
         path=path,
         size_bytes=len(content),
-        quantized_nodes=quantized_nodes,
-        kept_float=kept_float,
+        **asdict(summary),
         calibration_reused=prepared.reused,
     )

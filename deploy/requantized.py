@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from deploy.graph import Graph, with_nodes
+from deploy.quantize.names import Names
 
 QUANTIZED_BY_ITSELF = ("Conv", "ConvTranspose", "Gemm")
 FOLLOWED = ("Relu", "Clip")  # from the result to its QuantizeLinear
@@ -67,13 +68,14 @@ def keep_in_float(model: onnx.ModelProto) -> onnx.ModelProto:
     if not found:
         return model
     nodes: list[onnx.NodeProto] = []
-    constants = {}
+    constants, names = {}, Names(model)
     for node in model.graph.node:
         if node.name in found:
-            value, lowest = node.input[0], f"{found[node.name].node.name}/lowest"
+            value, lowest = node.input[0], names.get(f"{found[node.name].node.name}/lowest")
             constants[lowest] = _lowest(graph, node)
-            held = f"{value}/kept_float"
-            nodes.append(helper.make_node("Max", [value, lowest], [held], name=f"{held}/Max"))
+            held = names.get(f"{value}/kept_float")
+            label = names.get(f"{held}/Max")
+            nodes.append(helper.make_node("Max", [value, lowest], [held], name=label))
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.input[0] = held

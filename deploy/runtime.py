@@ -21,7 +21,7 @@ from torch import nn
 from calibration.preprocess import Float32Array
 from deploy.emulation import emulate_half, has_half
 from deploy.errors import DeployError, GraphError
-from deploy.graph import count_ops, read_graph
+from deploy.graph import LABELS_INSIDE, count_ops, read_graph
 from deploy.saturation import saturates
 from deploy.sessions import EXACT_ENTRY, kernels_saturate, open_session
 from deploy.work import is_quantized
@@ -101,6 +101,8 @@ class OnnxRunner:
         _check_signature(
             self.name, [i.type in INPUT_TYPES for i in inputs], [o.shape for o in outputs]
         )
+        if outputs[0].type not in INPUT_TYPES:
+            raise GraphError(f"{self.name} gives {outputs[0].type}{LABELS_INSIDE}")
         self.input_name, self.output_name = inputs[0].name, outputs[0].name
         self.input_type = INPUT_TYPES[inputs[0].type]
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxsim
 
+from deploy.canonical import canonical
 from deploy.errors import GraphError
 from deploy.export import Difference, prove_equal
 from deploy.graph import Graph, count_ops, read_metadata, set_metadata, with_node_names
@@ -37,7 +38,7 @@ def simplify_onnx(model: onnx.ModelProto) -> SimplifiedGraph:
     if not checked:
         raise GraphError("onnxsim found its own result to differ: the graph is left as it was")
     set_metadata(simplified, read_metadata(model))  # onnxsim adds its own settings
-    simplified = with_node_names(simplified)
+    simplified = with_node_names(canonical(simplified))
     onnx.checker.check_model(simplified)
     size = Graph(simplified).input_size
     image = np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)

@@ -201,6 +201,11 @@ def _warm_up(runners: Mapping[str, Runner], size: Size, num_classes: int) -> Non
         logits = run(image)
         if run.timed is not None:
             run.timed(image)
+        if logits.shape[0] != num_classes and logits.shape[-1] == num_classes:
+            raise GraphError(
+                f"{name} gives its logits with the classes last, {logits.shape}: leave out the "
+                "Transpose at its end, or export it with channels first"
+            )
         if logits.shape[0] != num_classes:
             raise GraphError(
                 f"{name} gives {logits.shape[0]} logits a pixel, but there are {num_classes} "

@@ -62,12 +62,12 @@ def _saturation(runtime: str, contents: Contents) -> str | None:
     """Return what to know of an INT8 graph on processors whose kernels saturate."""
     if contents.precision is not Precision.INT8:
         return None
-    remedy = "; its session entry session.x64quantprecision: 1 prevents it, and where that cannot"
-    remedy = f"{remedy} be set" if runtime == "onnxruntime" else ": there"
-    return (
-        f"on x86 without 8-bit dot products (VNNI) {runtime}'s 8-bit kernels saturate by default"
-        f"{remedy}, take the graph of 'deploy quantize --int8 --target ort-avx2' in this one's place"
-    )
+    text = f"on x86 without 8-bit dot products (VNNI) {runtime}'s kernels saturate by default; "
+    if runtime == "onnxruntime":
+        text += "the session entry session.x64quantprecision: 1 prevents it; where it cannot be set"
+    else:
+        text += "there"
+    return f"{text}, use the graph of 'deploy quantize --int8 --target ort-avx2' instead"
 
 
 def openvino(contents: Contents, description: dict[str, Any], golden: Golden) -> Part:

@@ -1,14 +1,12 @@
 """Rules on where Q/DQ stand: which operators compute in 8 bits."""
 
-import numpy as np
-import onnx
-
 from deploy.graph import opset
 from deploy.lint.checked import Checked, Problems
 from deploy.lint.qdq import DEQUANTIZE, QUANTIZE, QdqGraph
 from deploy.quantize.placement import (
     ACTIVATIONS,
     QUANTIZABLE,
+    activation_bounds,
     activations,
     fused_activation,
 )
@@ -91,20 +89,10 @@ def separate_activations(checked: Checked) -> Problems:
             continue  # else the rule on results names the node before it
         if not affine.per_tensor:
             continue  # the rule on scales names it
-        low, high = _activation_bounds(checked.graph, node)
-        tolerance = 1e-6 * max(map(abs, affine.bounds))
-        if affine.bounds[0] < low - tolerance or affine.bounds[1] > high + tolerance:
+        bounds = activation_bounds(checked.graph, node)
+        if bounds is None or not affine.does_clip(*bounds):
             shown = f"{affine.bounds[0]:.4g} … {affine.bounds[1]:.4g}"
             yield node.name, f"is not done by the quantization after it, which covers {shown}"
-
-
-def _activation_bounds(graph: QdqGraph, node: onnx.NodeProto) -> tuple[float, float]:
-    """Return the smallest and largest value that a Relu or Clip gives."""
-    if node.op_type == "Relu":
-        return 0.0, np.inf
-    values = [graph.constants.get(name) for name in [*node.input[1:], "", ""][:2]]
-    low, high = (None if value is None else float(value) for value in values)
-    return -np.inf if low is None else low, np.inf if high is None else high
 
 
 def quantized_before_resize(checked: Checked) -> Problems:
@@ -152,7 +140,10 @@ def _own_convolution(graph: QdqGraph, name: str) -> bool:
     """Say whether a convolution makes the tensor, perhaps through Q/DQ, for one node alone."""
     source = graph.before(name)
     path = [name] if source == name else [name, source]
-    alone = all(len(graph.consumers[n]) == 1 and n not in graph.outputs for n in path)
+    alone = all(
+        [n.input[:].count(p) for n in graph.consumers[p]] == [1] and p not in graph.outputs
+        for p in path
+    )
     return alone and graph.made_by(source, "Conv") is not None
 
 

@@ -5,7 +5,7 @@ import onnx
 
 from deploy.lint.checked import Checked, Problems
 from deploy.lint.qdq import Affine
-from deploy.quantize.placement import SAME_SCALE
+from deploy.quantize.placement import SAME_SCALE, keeps_scale
 
 # What a target takes besides the activation type of its profile.
 ALSO_ACCEPTED = {"qnn": (np.dtype(np.uint16),), "openvino": (np.dtype(np.int8),)}
@@ -38,7 +38,7 @@ def changed_scales(checked: Checked) -> Problems:
 
     onnxruntime, qdq_selectors.cc (DropQDQNodeGroupSelector, IsQDQPairSupported).
     """
-    for node in checked.nodes(*SAME_SCALE):
+    for node in filter(keeps_scale, checked.nodes(*SAME_SCALE)):
         before = checked.graph.dequantized(node.input[0])
         after = checked.graph.quantized(node.output[0])
         if before is not None and after is not None and not before.same_as(after):

@@ -38,6 +38,18 @@ class Affine:
         scale, zero_point = self.scale.item(), self.zero_point.item()
         return (int(limits.min) - zero_point) * scale, (int(limits.max) - zero_point) * scale
 
+    def does_clip(self, low: float, high: float) -> bool:
+        """Say whether q is the same with or without a Clip to low … high before it; of one scale.
+
+        So it is if both bounds round to the ends of q's range, or lie beyond (onnxruntime,
+        qdq_util.cc, IsClipMadeRedundantByQ).
+        """
+        limits = np.iinfo(self.dtype)
+        first, last = (
+            np.rint(bound / self.scale.item()) + self.zero_point.item() for bound in (low, high)
+        )
+        return bool(first <= limits.min and last >= limits.max)
+
     def same_as(self, other: "Affine") -> bool:
         """Say whether the other one has equal parameters."""
         return (

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import onnx
 
 from deploy.errors import GraphError
-from deploy.graph import read_metadata
+from deploy.graph import SUMMARY, read_metadata
 from deploy.lint import operators, parameters
 from deploy.lint.checked import Checked, Problems
 from deploy.lint.qdq import QdqGraph
@@ -166,7 +166,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
 def lint(model: onnx.ModelProto, target: str) -> list[Finding]:
     """Return every rule of ``target`` that a QDQ graph breaks, node by node.
 
-    Nodes that the graph's metadata name under ``kept_float`` may be float.
+    Nodes that the graph's metadata name as kept float may be that.
 
     Raises:
         DeployError: there is no such target.
@@ -184,11 +184,20 @@ def lint(model: onnx.ModelProto, target: str) -> list[Finding]:
 
 
 def _kept_float(model: onnx.ModelProto) -> frozenset[str]:
-    """Return the nodes that were kept float on purpose, as the metadata have them."""
-    text = read_metadata(model).get("kept_float", "[]")
-    try:
-        return frozenset(map(str, json.loads(text)))
-    except (ValueError, TypeError):
+    """Return the nodes that were kept float, on purpose or for a reason, by the metadata."""
+    metadata = read_metadata(model)
+    on_purpose = _read_json(metadata.get("kept_float", "[]"))
+    if not isinstance(on_purpose, list):
         raise GraphError(
-            f"the graph's metadata kept_float is no JSON list: {text[:40]!r}"
-        ) from None
+            f"the graph's metadata kept_float is no JSON list: {metadata['kept_float'][:40]!r}"
+        )
+    summary = _read_json(metadata.get(SUMMARY, "{}"))
+    reasons = summary.get("kept_float") if isinstance(summary, dict) else None
+    return frozenset(map(str, [*on_purpose, *(reasons if isinstance(reasons, dict) else ())]))
+
+
+def _read_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from deploy.graph import Graph, attributes, with_nodes
+from deploy.quantize.names import Names
 
 INPUT_CHANNELS = 4  # a multiple of it
 OUTPUT_CHANNELS = 8  # likewise
@@ -46,11 +47,12 @@ def align_channels(model: onnx.ModelProto) -> onnx.ModelProto:
     sliced = {f.result.name for f in wanted.values() if f.outputs}
     nodes: list[onnx.NodeProto] = []
     constants: Arrays = {}
+    names = Names(model)
     for node in model.graph.node:
         if node.name in padded:
-            nodes += _pad_and_dequantize(node, padded[node.name], constants)
+            nodes += _pad_and_dequantize(node, padded[node.name], constants, names)
         elif node.name in sliced:
-            nodes += _quantize_and_slice(node, graph.shapes[node.input[0]][1], constants)
+            nodes += _quantize_and_slice(node, graph.shapes[node.input[0]][1], constants, names)
         else:
             nodes.append(node)
         if node.name in wanted:
@@ -134,25 +136,28 @@ def _filled_parameters(graph: Graph, node: onnx.NodeProto, filling: _Filling) ->
 
 
 def _pad_and_dequantize(
-    node: onnx.NodeProto, channels: int, constants: Arrays
+    node: onnx.NodeProto, channels: int, constants: Arrays, names: Names
 ) -> Iterator[onnx.NodeProto]:
     """Yield a Pad with ``channels`` more that hold the zero point, and the DequantizeLinear."""
     name = node.input[0]
-    constants[f"{name}_pads"] = np.array([0, 0, 0, 0, 0, channels, 0, 0])  # beginnings, ends
-    inputs = [name, f"{name}_pads", node.input[2]]
-    yield helper.make_node("Pad", inputs, [f"{name}_filled"], name=f"{name}_filled/Pad")
-    yield _renamed(node, source=f"{name}_filled")
+    pads, filled = names.get(f"{name}_pads"), names.get(f"{name}_filled")
+    constants[pads] = np.array([0, 0, 0, 0, 0, channels, 0, 0])  # beginnings, ends
+    inputs = [name, pads, node.input[2]]
+    yield helper.make_node("Pad", inputs, [filled], name=names.get(f"{filled}/Pad"))
+    yield _renamed(node, source=filled)
 
 
 def _quantize_and_slice(
-    node: onnx.NodeProto, channels: int, constants: Arrays
+    node: onnx.NodeProto, channels: int, constants: Arrays, names: Names
 ) -> Iterator[onnx.NodeProto]:
     """Yield a QuantizeLinear, and a Slice that keeps the first ``channels`` of its result."""
     name = node.output[0]
-    bounds = {f"{name}_starts": 0, f"{name}_ends": channels, f"{name}_axes": 1}
+    wanted = {f"{name}_starts": 0, f"{name}_ends": channels, f"{name}_axes": 1}
+    bounds = {names.get(bound): value for bound, value in wanted.items()}
     constants |= {bound: np.array([value]) for bound, value in bounds.items()}
-    yield _renamed(node, result=f"{name}_filled")
-    yield helper.make_node("Slice", [f"{name}_filled", *bounds], [name], name=f"{name}/Slice")
+    filled, label = names.get(f"{name}_filled", "result"), names.get(f"{name}/Slice")
+    yield _renamed(node, result=filled)
+    yield helper.make_node("Slice", [filled, *bounds], [name], name=label)
 
 
 def _renamed(node: onnx.NodeProto, source: str = "", result: str = "") -> onnx.NodeProto:

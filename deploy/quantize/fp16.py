@@ -4,7 +4,7 @@ Every node whose measured values fit a half (magnitude up to 65504, IEEE 754 bin
 it; the others stay FP32 between casts, each with its reason.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.graph import Graph
+from deploy.quantize.names import Names
 
 HALF_MAX = 65504.0
-LEADING = "one of the first nodes, whose rounding all others amplify"
 # Operators that ONNX defines for float16, with the inputs that must keep their type.
 HALF_OPERATORS: dict[str, tuple[int, ...]] = {
     "Add": (),
@@ -42,58 +42,23 @@ class HalfGraph:
 
 
 def convert_fp16(
-    graph: Graph, magnitudes: Mapping[str, float], leading_float: int = 0
+    graph: Graph, magnitudes: Mapping[str, float], keep: Mapping[str, str] | None = None
 ) -> HalfGraph:
     """Return ``graph`` in half precision.
 
     Args:
         graph: a float graph; not changed.
-        magnitudes: the largest absolute value measured in activations, by name. What a node passes
-            through unchanged (max-pooling, resizing) needs no entry.
-        leading_float: how many of the first nodes stay FP32.
+        magnitudes: the largest absolute value measured in activations, by name; NaN if it could not
+            be measured. What fits in any case needs no entry.
+        keep: nodes that stay FP32 whatever they compute, with the reason.
     """
+    keep = keep or {}
     kept = {
         n.name: reason
-        for i, n in enumerate(graph.model.graph.node)
-        if (reason := LEADING if i < leading_float else _obstacle(graph, n, magnitudes))
+        for n in graph.model.graph.node
+        if (reason := keep.get(n.name) or _obstacle(graph, n, magnitudes))
     }
     return HalfGraph(model=_Writer(graph, set(kept)).write(), kept_float=kept)
-
-
-def convert_fp16_within(
-    graph: Graph,
-    magnitudes: Mapping[str, float],
-    sqnr: Callable[[onnx.ModelProto], float],
-    wanted: float,
-) -> HalfGraph:
-    """Return ``graph`` in half precision but for the fewest leading nodes that keep ``wanted``.
-
-    What the first layers round, all later ones amplify. At most a quarter of the nodes stays FP32;
-    where that does not suffice, none does, for it would be of no use.
-
-    Args:
-        graph: a float graph; not changed.
-        magnitudes: as of :func:`convert_fp16`.
-        sqnr: measures a half-precision graph's logits against the float graph's, in dB.
-        wanted: the least that it shall give.
-    """
-    plain = convert_fp16(graph, magnitudes)
-    if sqnr(plain.model) >= wanted:
-        return plain
-    most = len(graph.model.graph.node) // 4
-    too_few, enough = 0, 1
-    while (best := convert_fp16(graph, magnitudes, enough)) and sqnr(best.model) < wanted:
-        if enough == most:
-            return plain
-        too_few, enough = enough, min(2 * enough, most)
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        candidate = convert_fp16(graph, magnitudes, middle)
-        if sqnr(candidate.model) >= wanted:
-            best, enough = candidate, middle
-        else:
-            too_few = middle
-    return best
 
 
 def _obstacle(graph: Graph, node: onnx.NodeProto, magnitudes: Mapping[str, float]) -> str | None:
@@ -105,6 +70,10 @@ def _obstacle(graph: Graph, node: onnx.NodeProto, magnitudes: Mapping[str, float
         constant = graph.constants.get(name)
         if constant is not None and constant.dtype == np.float32 and constant.size:
             value = float(np.abs(constant).max())
+            if constant.size == 1 and value and not np.float16(constant.item()):
+                return f"{name} is {constant.item():g}, which a half cannot tell from 0"
+        if np.isnan(value):
+            return f"{name} was not measured, so that it may reach beyond {HALF_MAX:.0f}"
         if value > HALF_MAX:
             return f"{name} reaches {value:.6g}, beyond {HALF_MAX:.0f}"
     return None
@@ -119,6 +88,7 @@ class _Writer:
         self.half = {
             name for n in graph.model.graph.node if n.name not in kept for name in n.output
         }
+        self.names = Names(graph.model)
         self.casts: set[str] = set()
         self.constants: dict[str, onnx.TensorProto] = {}
 
@@ -128,7 +98,7 @@ class _Writer:
         model.CopyFrom(self.graph.model)
         nodes = [copy for node in self.graph.model.graph.node for copy in self.copy(node)]
         for output in self.graph.outputs & self.half:
-            nodes.append(self.cast(output + "_half", output, TensorProto.FLOAT))
+            nodes.append(self.cast(self.as_half(output), output, TensorProto.FLOAT))
         used = {name for node in nodes for name in node.input}
         kept = [t for t in self.graph.model.graph.initializer if t.name in used]
         del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
@@ -151,15 +121,16 @@ class _Writer:
                 copy.input[i] = yield from self.converted(name, to_half)
         for i, name in enumerate(node.output):
             if name in self.graph.outputs and to_half:
-                copy.output[i] = name + "_half"
+                copy.output[i] = self.as_half(name)
         yield copy
 
     def converted(self, name: str, to_half: bool) -> Generator[onnx.NodeProto, None, str]:
         """Yield the cast of an activation unless it has the type already; return its name."""
-        source = name + "_half" if name in self.graph.outputs and name in self.half else name
+        is_output = name in self.graph.outputs and name in self.half
+        source = self.as_half(name) if is_output else name
         if (name in self.half) == to_half:
             return source
-        target = f"{name}_{'float16' if to_half else 'float32'}"
+        target = self.names.get(f"{name}_{'float16' if to_half else 'float32'}", "activation")
         if target not in self.casts:
             self.casts.add(target)
             yield self.cast(source, target, TensorProto.FLOAT16 if to_half else TensorProto.FLOAT)
@@ -170,11 +141,15 @@ class _Writer:
         value = self.graph.constants[name]
         if value.dtype != np.float32:
             return name
-        half = f"{name}_float16"
+        half = self.names.get(f"{name}_float16", "constant")
         if half not in self.constants:
             self.constants[half] = numpy_helper.from_array(value.astype(np.float16), half)
         return half
 
-    @staticmethod
-    def cast(source: str, target: str, data_type: int) -> onnx.NodeProto:
-        return helper.make_node("Cast", [source], [target], name=f"{target}/Cast", to=data_type)
+    def as_half(self, output: str) -> str:
+        """Return the name of an output of the graph before it is cast back."""
+        return self.names.get(f"{output}_half", "output")
+
+    def cast(self, source: str, target: str, data_type: int) -> onnx.NodeProto:
+        name = self.names.get(f"{target}/Cast", "node")
+        return helper.make_node("Cast", [source], [target], name=name, to=data_type)

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from deploy.graph import Graph
+from deploy.quantize.names import Names
 from deploy.quantize.placement import Placement, activations
 from deploy.targets import Bias, Profile
 
 BIAS_MAX = 2**30  # of an int32 bias, so that the accumulator keeps room for the products
 INT8_MAX = 127  # symmetric: -128 is not used
 HALVINGS = 3  # of a power-of-two scale that are tried
+ACTIVATION, PARAMETER, NODE = "activation", "parameter", "node"  # what a name is for
 
 Float32 = NDArray[np.float32]
 Ranges = Mapping[str, tuple[float, float]]  # (low, high) of a tensor, zero inside
@@ -178,6 +180,7 @@ class _Writer:
         }
         self.placement = placement
         self.quantized_nodes = set(placement.nodes)
+        self.names = Names(graph.model)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
 
@@ -217,22 +220,25 @@ class _Writer:
         """Return the name of a tensor before it is quantized; what is the graph's keeps its own."""
         kept = name not in self.placement.scale_of or name not in self.graph.producers
         own = kept or (name in self.graph.outputs and name not in self.placement.outputs)
-        return name if own else f"{name}_float"
+        return name if own else self.names.get(f"{name}_float", ACTIVATION)
 
     def dequantized(self, name: str) -> str:
         """Return the name of a tensor after it is dequantized."""
-        return name if name in self.placement.outputs else f"{name}_dequantized"
+        if name in self.placement.outputs:
+            return name
+        return self.names.get(f"{name}_dequantized", ACTIVATION)
 
     def quantize_activation(self, name: str, source: str) -> None:
         """Append the QuantizeLinear and DequantizeLinear of a tensor that ``source`` holds."""
         root = self.placement.scale_of[name]
         scale = self.scales[root]
         parameters = [
-            self.constant(f"{root}_scale", scale.scale),
-            self.constant(f"{root}_zero_point", scale.zero_point),
+            self.constant(self.names.get(f"{root}_scale", ACTIVATION), scale.scale),
+            self.constant(self.names.get(f"{root}_zero_point", ACTIVATION), scale.zero_point),
         ]
-        self.append("QuantizeLinear", [source, *parameters], f"{name}_quantized")
-        self.append("DequantizeLinear", [f"{name}_quantized", *parameters], self.dequantized(name))
+        quantized = self.names.get(f"{name}_quantized", ACTIVATION)
+        self.append("QuantizeLinear", [source, *parameters], quantized)
+        self.append("DequantizeLinear", [quantized, *parameters], self.dequantized(name))
 
     def quantize_parameters(self, node: onnx.NodeProto, copy: onnx.NodeProto) -> None:
         """Replace the weight and bias of a convolution by dequantized integers."""
@@ -251,14 +257,18 @@ class _Writer:
         self, name: str, q: NDArray[np.integer], scale: NDArray[np.float32]
     ) -> str:
         """Append integers, with a scale for each output channel or one; return their float name."""
+        integers, scales, zeros, result = (
+            self.names.get(f"{name}_{what}", PARAMETER)
+            for what in ("quantized", "scale", "zero_point", "dequantized")
+        )
         parameters = [
-            self.constant(f"{name}_quantized", q),
-            self.constant(f"{name}_scale", scale),
-            self.constant(f"{name}_zero_point", np.zeros(scale.shape, q.dtype)),
+            self.constant(integers, q),
+            self.constant(scales, scale),
+            self.constant(zeros, np.zeros(scale.shape, q.dtype)),
         ]
         axis = {"axis": 0} if scale.ndim else {}
-        self.append("DequantizeLinear", parameters, f"{name}_dequantized", **axis)
-        return f"{name}_dequantized"
+        self.append("DequantizeLinear", parameters, result, **axis)
+        return result
 
     def constant(self, name: str, value: NDArray[np.generic] | np.generic) -> str:
         """Add an initializer once; return its name."""
@@ -268,5 +278,5 @@ class _Writer:
 
     def append(self, op_type: str, inputs: list[str], output: str, **attributes: Any) -> None:
         """Append a node with one output, named after it."""
-        name = f"{output}/{op_type}"
+        name = self.names.get(f"{output}/{op_type}", NODE)
         self.nodes.append(helper.make_node(op_type, inputs, [output], name=name, **attributes))

@@ -3,14 +3,16 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
 
 from deploy.errors import GraphError
-from deploy.graph import MINIMUM_OPSET, Graph, opset
+from deploy.graph import MINIMUM_OPSET, Graph, attributes, opset
 from deploy.targets import Profile
 
 ACTIVATIONS = ("Relu", "Clip")  # fused into the node before them: the quantizer's range does it
-SAME_SCALE = ("MaxPool", "Resize")  # their output takes values of their input
+SAME_SCALE = ("MaxPool", "Resize")  # their output may take the scale of their input
+WITHIN = (b"nearest", b"linear")  # modes of a Resize whose results lie between its input's values
 QUANTIZABLE = ("Conv", "Add", *SAME_SCALE)
 QUANTIZED_ALREADY = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "DynamicQuantizeLinear")
 
@@ -86,12 +88,38 @@ def activations(graph: Graph, node: onnx.NodeProto) -> list[str]:
 
 
 def fused_activation(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
-    """Return the Relu or Clip that alone takes the result of a Conv or Add, or None."""
+    """Return the Relu or Clip that alone takes the result of a Conv or Add, or None.
+
+    It is one whose work a quantization can do: zero, which every range holds, is within its bounds.
+    """
     consumers = graph.consumers[node.output[0]]
     alone = len(consumers) == 1 and node.output[0] not in graph.outputs
-    if node.op_type in ("Conv", "Add") and alone and consumers[0].op_type in ACTIVATIONS:
-        return consumers[0]
-    return None
+    if node.op_type not in ("Conv", "Add") or not alone or consumers[0].op_type not in ACTIVATIONS:
+        return None
+    bounds = activation_bounds(graph, consumers[0])
+    return consumers[0] if bounds is not None and bounds[0] <= 0 < bounds[1] else None
+
+
+def activation_bounds(graph: Graph, node: onnx.NodeProto) -> tuple[float, float] | None:
+    """Return the smallest and largest value of a Relu or Clip; None if they are computed."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    bounds = [-np.inf, np.inf]
+    for place, name in enumerate(node.input[1:3]):
+        if name and name not in graph.constants:
+            return None
+        if name:
+            bounds[place] = float(graph.constants[name].item())
+    return bounds[0], bounds[1]
+
+
+def keeps_scale(node: onnx.NodeProto) -> bool:
+    """Say whether a node's results lie between its input's values, so that one scale fits both."""
+    if node.op_type != "Resize":
+        return node.op_type in SAME_SCALE
+    given = attributes(node)
+    beyond = given.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    return given.get("mode", b"nearest") in WITHIN and not beyond
 
 
 def _result(graph: Graph, node: onnx.NodeProto) -> str:
@@ -150,6 +178,7 @@ def fused_branch(graph: Graph, node: onnx.NodeProto) -> str | None:
         if name in graph.producers
         and graph.producers[name].op_type == "Conv"
         and len(graph.consumers[name]) == 1
+        and list(node.input).count(name) == 1
         and name not in graph.outputs
     ]
     return max(reversed(candidates), key=graph.depths.__getitem__, default=None)
@@ -184,9 +213,7 @@ def _float_source(graph: Graph, name: str, kept: dict[str, str]) -> bool:
 def _scale_root(graph: Graph, name: str) -> str:
     """Return the tensor whose values this one takes, through any max-pooling and resizing."""
     producer = graph.producers.get(name)
-    while (
-        producer is not None and producer.op_type in SAME_SCALE and not _obstacle(graph, producer)
-    ):
+    while producer is not None and keeps_scale(producer) and not _obstacle(graph, producer):
         name = producer.input[0]
         producer = graph.producers.get(name)
     return name
@@ -195,25 +222,39 @@ def _scale_root(graph: Graph, name: str) -> str:
 def _obstacle(graph: Graph, node: onnx.NodeProto) -> str | None:
     """Return why the node cannot compute in 8 bits, or None if it can."""
     if node.op_type not in QUANTIZABLE:
-        return f"{node.op_type} has no 8-bit form here"
+        return _foreign(graph, node)
+    if node.input[0] in graph.constants and node.op_type != "Add":
+        return "its input is constant (deploy simplify folds it)"
+    if node.op_type == "MaxPool" and any(node.output[1:]):
+        return "it gives indices, too"
     tensors = [*activations(graph, node), node.output[0]]
     if any(len(graph.shapes.get(name, ())) != 4 for name in tensors):
         return "its tensors are not all images of a fixed shape (N, C, H, W)"
     if node.op_type == "Conv" and any(name not in graph.constants for name in node.input[1:]):
         return "its weight or bias is no initializer (deploy simplify may make it one)"
-    if node.op_type == "Add" and len(tensors) < 3:
+    if node.op_type == "Add" and any(name in graph.constants for name in node.input):
         return "one of its inputs is constant"
     return None
+
+
+def _foreign(graph: Graph, node: onnx.NodeProto) -> str:
+    """Return why an operator that is none of QUANTIZABLE stays float."""
+    if node.op_type == "BatchNormalization":
+        return "it is no part of a convolution (deploy simplify folds it into one before it)"
+    bounds = activation_bounds(graph, node) if node.op_type == "Clip" else None
+    if bounds is not None and not bounds[0] <= 0 < bounds[1]:
+        return f"0, which every 8-bit range holds, is not within its bounds {bounds}"
+    return f"{node.op_type} has no 8-bit form here"
 
 
 def _is_non_negative(graph: Graph, name: str) -> bool:
     producer = graph.producers.get(name)
     if producer is None:
         return False
-    if producer.op_type == "Clip":
-        low = graph.constants.get(producer.input[1]) if len(producer.input) > 1 else None
-        return low is not None and float(low) >= 0
-    return producer.op_type == "Relu"
+    if producer.op_type not in ACTIVATIONS:
+        return False
+    bounds = activation_bounds(graph, producer)
+    return bounds is not None and bounds[0] >= 0
 
 
 def _check(graph: Graph) -> None:

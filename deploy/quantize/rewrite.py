@@ -12,6 +12,7 @@ from onnx import helper
 
 from deploy.graph import Graph, attributes, with_nodes
 from deploy.quantize.direct_convolution import align_channels
+from deploy.quantize.names import Names
 from deploy.targets import Profile
 
 SEPARABLE_KERNEL = 5  # of 3x3 windows, a second pass costs what fewer comparisons save
@@ -36,10 +37,10 @@ def separate_pooling(model: onnx.ModelProto) -> onnx.ModelProto:
     the size are, and what lies outside the image never wins: the maximum over it is the maximum
     over its columns of the maxima over its rows, with k + k comparisons for k².
     """
-    graph = Graph(model)
+    graph, names = Graph(model), Names(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        nodes += _pool_twice(graph, node) if _is_separable(graph, node) else [node]
+        nodes += _pool_twice(graph, node, names) if _is_separable(graph, node) else [node]
     return with_nodes(model, nodes)
 
 
@@ -55,18 +56,20 @@ def _is_separable(graph: Graph, node: onnx.NodeProto) -> bool:
     return len(kernel) == 2 and min(kernel) >= SEPARABLE_KERNEL
 
 
-def _pool_twice(graph: Graph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+def _pool_twice(graph: Graph, node: onnx.NodeProto, names: Names) -> list[onnx.NodeProto]:
     """Return the two poolings, with Q/DQ of the same scale and zero point between them."""
     name = f"{node.output[0]}_rows"
     parameters = graph.producers[node.input[0]].input[1:]
     first, second = _along(node, 0), _along(node, 1)
-    first.name, first.output[0] = f"{node.name}/rows", f"{name}_float"
-    second.input[0] = f"{name}_dequantized"
+    first.name, first.output[0] = names.get(f"{node.name}/rows"), names.get(f"{name}_float")
+    quantized, second.input[0] = names.get(f"{name}_quantized"), names.get(f"{name}_dequantized")
     quantize, dequantize = (
-        helper.make_node(op_type, [source, *parameters], [result], name=f"{result}/{op_type}")
+        helper.make_node(
+            op_type, [source, *parameters], [result], name=names.get(f"{result}/{op_type}")
+        )
         for op_type, source, result in (
-            ("QuantizeLinear", first.output[0], f"{name}_quantized"),
-            ("DequantizeLinear", f"{name}_quantized", second.input[0]),
+            ("QuantizeLinear", first.output[0], quantized),
+            ("DequantizeLinear", quantized, second.input[0]),
         )
     )
     return [first, quantize, dequantize, second]

@@ -1,0 +1,61 @@
+"""How large the tensors become that only half precision has to hold, not 8 bits."""
+
+from collections.abc import Collection, Iterable
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from calibration.errors import CalibrationError
+from calibration.preprocess import Float32Array
+from deploy.graph import Graph
+from deploy.quantize.names import Names
+from deploy.quantize.placement import fused_activation
+from deploy.sessions import open_session
+
+
+def find_unmeasured(graph: Graph, measured: Collection[str]) -> list[str]:
+    """Return the float32 activations whose magnitude is not known and matters.
+
+    What a Relu or Clip alone takes of a convolution or sum does not matter: beyond the range of a
+    half it is infinite, and as the activation's own result, which is measured, fits, the infinity
+    ends at its bound.
+    """
+    inferred = onnx.shape_inference.infer_shapes(graph.model).graph
+    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    fused = {n.output[0] for n in graph.model.graph.node if fused_activation(graph, n) is not None}
+    names = [graph.input.name, *graph.producers]
+    return [name for name in names if name in floats and name not in fused | set(measured)]
+
+
+def measure_magnitudes(
+    graph: Graph, tensors: Collection[str], images: Iterable[Float32Array]
+) -> dict[str, float]:
+    """Return the largest absolute value of each tensor over all images, one in memory at a time.
+
+    Args:
+        graph: a float graph; not changed.
+        tensors: names of float32 activations, of any rank.
+        images: inputs float32 (1, 3, H, W).
+
+    Raises:
+        CalibrationError: a tensor has a NaN or infinite value.
+    """
+    names = Names(graph.model)
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(graph.model)
+    del tapped.graph.output[:]
+    for name in tensors:
+        absolute, largest = names.get(f"{name}/absolute"), names.get(f"{name}/largest")
+        tapped.graph.node.append(helper.make_node("Abs", [name], [absolute]))
+        tapped.graph.node.append(helper.make_node("ReduceMax", [absolute], [largest], keepdims=0))
+        tapped.graph.output.append(helper.make_tensor_value_info(largest, TensorProto.FLOAT, []))
+    session = open_session(tapped)
+    found = np.zeros(len(tensors))
+    for image in images:
+        found = np.maximum(found, session.run(None, {graph.input.name: image}))  # keeps a NaN
+    for name, value in zip(tensors, found, strict=True):
+        if not np.isfinite(value):
+            raise CalibrationError(f"tensor {name} reaches {value}: the graph cannot be converted")
+    return dict(zip(tensors, found.tolist(), strict=True))
