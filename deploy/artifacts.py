@@ -1,6 +1,8 @@
 """Where things are: ``<out>/<name>/{fp32,fp16,int8}.onnx`` and what stands beside them."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.errors import DeployError
@@ -85,7 +87,24 @@ def resolve_target(name: str, out: Path) -> Target:
         and path.resolve() == (out / path.parent.name / "fp32.onnx").resolve()
     ):
         return Target(name=path.parent.name, folder=out / path.parent.name)
-    return Target(name=path.stem, folder=out / path.stem, given=path)
+    name = str(path) if path.stem in VARIANTS else path.stem
+    return Target(name=name, folder=out / path.stem, given=path)
+
+
+def resolve_targets(names: Sequence[str], out: Path) -> list[Target]:
+    """Return the targets that a user names; files of one name are told apart by their paths.
+
+    Raises:
+        DeployError: as :func:`resolve_target`.
+    """
+    targets = [resolve_target(name, out) for name in dict.fromkeys(names)]
+    folders = Counter(target.folder for target in targets)
+    return [
+        replace(target, name=str(target.given))
+        if target.given is not None and folders[target.folder] > 1
+        else target
+        for target in targets
+    ]
 
 
 def exported_variants(out: Path) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from deploy.arguments import takes_plain
 from deploy.artifacts import DEFAULT_OUT, GRAPHS, Target, resolve_target
 from deploy.canonical import canonical
 from deploy.emulation import has_half
@@ -97,6 +98,7 @@ class Inspection:
         return asdict(self) | {"macs": self.macs, "shares": shares}
 
 
+@takes_plain
 def inspect(target: str, *, rules: str | None = None, out: Path = DEFAULT_OUT) -> list[Inspection]:
     """Describe an ONNX file of any tool, or every graph of a variant in ``out``.
 

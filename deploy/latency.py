@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.arguments import takes_plain
 from deploy.artifacts import DEFAULT_OUT, resolve_target
 from deploy.environment import describe_environment
 from deploy.errors import GraphError
@@ -91,6 +92,7 @@ class _Entry:
         return self.form not in (FLOAT32, "float16")
 
 
+@takes_plain
 def latency(
     targets: Sequence[str],
     *,

@@ -10,6 +10,7 @@ import models
 from calibration import CLASSES, Fit
 from calibration.preprocess import Size
 from calibration.voc import read_image
+from deploy.arguments import takes_plain
 from deploy.classes import name_classes, read_class_names
 from deploy.errors import DeployError
 from deploy.files import write_whole
@@ -60,6 +61,7 @@ class Predictions:
     images: list[Prediction]
 
 
+@takes_plain
 def predict(
     model: str,
     images: Sequence[str],

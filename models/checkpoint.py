@@ -3,6 +3,8 @@
 import hashlib
 import math
 import os
+import pickle
+import re
 import warnings
 import zipfile
 import zlib
@@ -18,10 +20,17 @@ from torch import Tensor, nn
 
 from models.classes import count_classes
 from models.errors import ModelError
+from models.unpickle import load_inert
 from models.variants import VOC_CLASSES, build, find_variant
 
 SHIPPED = Path(__file__).parent / "weights"
-WRAPPERS = ("state_dict", "model")  # keys under which training scripts store the parameters
+# Keys under which training scripts store the parameters; the first that is there counts.
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "segmenter", "net", "network", "params"),
+    *("state_dict_ema", "model_ema", "ema"),
+)
+# What DataParallel, torch.compile, Lightning and others put before all keys of a module.
+PREFIXES = ("module", "_orig_mod", "model", "segmenter", "net", "network")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +114,8 @@ def build_with_weights(
 def load_checkpoint(module: nn.Module, path: Path | str) -> str | None:
     """Fill ``module`` in place, strictly, with the parameters in ``path``.
 
-    Reads safetensors, and torch files with ``weights_only=True`` (no code in them is run), these a
-    plain state dict or one under ``state_dict`` or ``model``; a ``module.`` prefix is dropped.
+    Reads safetensors, and torch files, without running code in them: a plain state dict, or one
+    under one of WRAPPERS; of PREFIXES, what is before all keys is dropped.
 
     Returns:
         The floating-point types in the file where they are not float32 alone, else None.
@@ -143,7 +152,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             _check_archive(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what matters becomes an error below
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = _load_torch(path)
     except ModelError:
         raise
     except FileNotFoundError:
@@ -158,6 +167,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"({_one_line(error)}): save a plain state dict, or safetensors"
         ) from None
     return _unwrap(content, path)
+
+
+def _load_torch(path: Path) -> Any:
+    """Return what a torch file holds; nothing in it is run."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # it holds more than tensors and containers
+        return load_inert(path)
 
 
 def _check_archive(path: Path) -> None:
@@ -230,7 +247,7 @@ def _residual_scale(name: str) -> float:
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """Return the state dict inside a loaded torch file."""
     for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+        if isinstance(content, Mapping) and _has_tensors(content.get(key)):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not content:
@@ -244,13 +261,28 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path} holds {len(foreign)} entries that are no tensors ({_first(foreign)}): save "
             "model.state_dict()"
         )
-    state = {str(key).removeprefix("module."): value for key, value in content.items()}
+    content = _without_prefixes({str(key): value for key, value in content.items()})
+    state = {key.removeprefix("module."): value for key, value in content.items()}
     twice = [key for key in state if key in content and f"module.{key}" in content]
     if twice:  # else the later one would win, and nobody would know
         raise ModelError(
             f"{path} holds {len(twice)} entries both with and without the prefix 'module.' "
             f"({_first(twice)}): save one network's state dict"
         )
+    return state
+
+
+def _has_tensors(value: Any) -> bool:
+    """Say whether a value is a dictionary with tensors in it."""
+    return isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values())
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict without the names that wrappers put before all keys."""
+    while len(first := {key.partition(".")[0] for key in state}) == 1 and first <= {*PREFIXES}:
+        if any("." not in key for key in state):
+            break
+        state = {key.partition(".")[2]: value for key, value in state.items()}
     return state
 
 
@@ -300,5 +332,6 @@ def _first(names: Any, count: int = 3) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # torch colours its messages
+    lines = text.strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__

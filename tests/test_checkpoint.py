@@ -235,7 +235,8 @@ def test_load_checkpoint_runs_no_code(
 ) -> None:
     marker, path = tmp_path / "executed", tmp_path / "weights.pth"
     save({**state, "payload": Payload(marker)}, path)
-    assert_refused(path, "without running code in it.*save a plain state dict, or safetensors")
+    # an object beside the parameters stands for nothing; one among them is no tensor
+    assert_refused(path, "without running code in it.*save a plain|1 entries that are no tensors")
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload(marker)))  # the payload itself does work
     assert marker.exists()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from deploy.arguments import takes_plain
 from deploy.artifacts import DEFAULT_OUT, Target, int8_name, resolve_target
 from deploy.bundle.contents import (
     Contents,
@@ -19,6 +20,7 @@ from deploy.bundle.contents import (
 )
 from deploy.bundle.readme import readme
 from deploy.bundle.toolchains import WRITERS, Files, vacc
+from deploy.claims import refuse_foreign
 from deploy.errors import DeployError
 from deploy.files import write_folder_whole
 from deploy.graph import Graph, naming, read_graph, read_metadata
@@ -49,6 +51,7 @@ class Bundle:
     note: str | None  # what is not as one would expect
 
 
+@takes_plain
 def bundle(
     target: str,
     toolchain: Toolchain,
@@ -76,6 +79,7 @@ def bundle(
             the folder holds something else than a bundle or cannot be written.
     """
     found, interface = resolve_target(target, out), interface or Interface()
+    refuse_foreign(found)
     name = f"bundle-{toolchain}-{precision}{interface.suffix}"
     folder = folder or found.folder / name
     _refuse_other_folder(folder)

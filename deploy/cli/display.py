@@ -114,6 +114,8 @@ def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) 
         print(f"{result.target} {result.path.stem}: {result.path}  ({megabytes:.1f} MB{reused})")
         kept = len(result.kept_float)
         print(f"  {result.quantized_nodes} nodes in {result.precision}, {kept} stay float")
+        if result.shortfall:
+            print(f"  WARNING: {number(result.sqnr_db)} dB, {result.shortfall}")
         if chosen := Counter(result.methods.values()).most_common():
             print("  auto: " + ", ".join(f"{count} {method}" for method, count in chosen))
         for node, reason in result.kept_float.items():

@@ -43,8 +43,12 @@ def quantize(
     fp16: Annotated[bool, typer.Option("--fp16", help="Write the half-precision graph.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Write the 8-bit graph.")] = False,
     fp16_sqnr: Annotated[
-        float, typer.Option(help="dB that FP16 logits shall keep; first nodes stay FP32 for it.")
-    ] = MIN_FP16_SQNR,
+        float | None,
+        typer.Option(
+            help="dB that FP16 logits shall keep; nodes stay FP32 for it. Exit code 3 if they do "
+            f"not; {MIN_FP16_SQNR:g} are tried for where none is given."
+        ),
+    ] = None,
     method: Annotated[
         Method | None,
         typer.Option("--method", help="How ranges are chosen. By default minmax; vacc: entropy."),
@@ -94,7 +98,7 @@ def quantize(
 ) -> None:
     """Calibrate on VOC images and write FP16 and INT8 graphs (both, if neither is asked for).
 
-    With --min-ratio or --max-drop, exit code 3 says that the gate was missed.
+    With --min-ratio, --max-drop or --fp16-sqnr, exit code 3 says that what they ask was missed.
     """
     gate = None
     if recipe is RecipeName.AUTO and min_ratio is None and max_drop is None:
@@ -111,7 +115,7 @@ def quantize(
         targets or (),
         fp16=fp16 or not int8,
         int8=int8 or not fp16,
-        fp16_sqnr=fp16_sqnr,
+        fp16_sqnr=MIN_FP16_SQNR if fp16_sqnr is None else fp16_sqnr,
         method=config if method else None,
         target=target,
         recipe=recipe,
@@ -130,7 +134,9 @@ def quantize(
         progress=ConsoleProgress(),
     )
     display.quantized(written, as_json=as_json)
-    if any(isinstance(graph, QuantizedGraph) and graph.missed_gate for graph in written):
+    graphs = [graph for graph in written if isinstance(graph, QuantizedGraph)]
+    missed = any(graph.missed_gate for graph in graphs)
+    if missed or (fp16_sqnr is not None and any(graph.shortfall for graph in graphs)):
         raise typer.Exit(EXIT_GATE_MISSED)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 import models
 from calibration import Fit
 from calibration.preprocess import MEAN, STD
+from deploy.arguments import takes_plain
 from deploy.artifacts import DEFAULT_OUT, Target, resolve_target
 from deploy.classes import find_named_data_set, name_classes
 from deploy.errors import DeployError
@@ -41,6 +42,7 @@ class ExportedGraph:
     wrapped: Path | None = None  # the same graph with the interface that was asked for
 
 
+@takes_plain
 def export(
     variant: str,
     *,
@@ -149,6 +151,7 @@ def export_if_missing(
         )
 
 
+@takes_plain
 def simplify(path: Path, output: Path | None = None) -> SimplifiedGraph:
     """Simplify an ONNX file into ``output``, by default ``<stem>-simplified.onnx`` beside it.
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import models
 from deploy import evaluation
-from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target
+from deploy.arguments import takes_plain
+from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target, resolve_targets
 from deploy.errors import DeployError
 from deploy.locks import hold
 from deploy.progress import REUSED, Progress, SilentProgress
@@ -25,6 +26,7 @@ from deploy.runtime import Runtime, load_openvino
 from deploy.validate import Protocol
 
 
+@takes_plain
 def validate(
     targets: Sequence[str] = (),
     *,
@@ -75,7 +77,7 @@ def validate(
     if not names:
         raise DeployError(f"nothing is exported to {out} yet: run 'deploy export' or name a target")
     results = []
-    for target in (resolve_target(name, out) for name in names):
+    for target in resolve_targets(names, out):
         measure = partial(
             evaluation.measure, target, data, protocol, baseline, weights, runtime, progress
         )
@@ -96,6 +98,7 @@ def validate(
     return results
 
 
+@takes_plain
 def report(
     variants: Sequence[str] = (),
     *,

@@ -9,8 +9,10 @@ import models
 from calibration import CalibrationError, Fit, RangeConfig, read_calibration
 from calibration.voc import lacks_voc
 from deploy import evaluation
-from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target
+from deploy.arguments import takes_plain
+from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target, resolve_targets
 from deploy.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
+from deploy.claims import claim, refuse_foreign, refuse_one_folder_for_two
 from deploy.errors import DeployError
 from deploy.files import write_whole
 from deploy.gate import Gate
@@ -38,6 +40,7 @@ class LintedGraph:
     findings: list[Finding]
 
 
+@takes_plain
 def quantize(
     targets: Sequence[str] = (),
     *,
@@ -138,8 +141,12 @@ def quantize(
         force=force,
     )
     written: list[QuantizedGraph | VaccRecipe] = []
-    for model in (resolve_target(name, out) for name in names):
+    chosen = resolve_targets(names, out)
+    refuse_one_folder_for_two(chosen)
+    for model in chosen:
+        refuse_foreign(model)
         with hold(model.folder, progress):
+            claim(model)
             export_if_missing(model, weights, out, fit, voc_root, progress)
             written += [
                 add_wrapped(graph, interface) if isinstance(graph, QuantizedGraph) else graph
@@ -148,6 +155,7 @@ def quantize(
     return written
 
 
+@takes_plain
 def calibrate(
     target: str = models.DEFAULT_VARIANT,
     *,
@@ -184,12 +192,15 @@ def calibrate(
     progress = progress or SilentProgress()
     source = CalibrationSource.find(voc_root, split, images, part, skip_bad=skip_bad)
     found = resolve_target(target, out)
+    refuse_foreign(found)
     with hold(found.folder, progress):
+        claim(found)
         export_if_missing(found, weights, out, fit, voc_root, progress)
         prepared = prepare(found, source, fit, progress, force=force)
     return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
 
 
+@takes_plain
 def merge_calibration(
     target: str, parts: Sequence[Path], *, out: Path = DEFAULT_OUT
 ) -> CalibrationFile:
@@ -203,12 +214,15 @@ def merge_calibration(
     if not parts:
         raise CalibrationError("no parts to merge: name the files that 'deploy calibrate' wrote")
     found = resolve_target(target, out)
+    refuse_foreign(found)
     with hold(found.folder, SilentProgress()):
+        claim(found)
         prepared = prepare_with(found, [(str(p), read_calibration(p)) for p in parts])
         write_whole(found.calibration, prepared.calibration.to_json())
     return CalibrationFile.of(prepared, found.calibration, reused=False)
 
 
+@takes_plain
 def lint(path: Path, target: str | None = None) -> LintedGraph:
     """Check a QDQ graph against the rules of a target, by default the one its metadata name.
 

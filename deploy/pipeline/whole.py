@@ -8,6 +8,7 @@ from calibration import RangeConfig
 from calibration.scenes import write_scenes
 from calibration.voc import lacks_voc
 from deploy import evaluation
+from deploy.arguments import takes_plain
 from deploy.artifacts import DEFAULT_OUT, resolve_target
 from deploy.locks import hold
 from deploy.pipeline.exporting import DEFAULT_SIZE, Size, export
@@ -24,6 +25,7 @@ SCENES_SEED = 2  # the parameters that ship were not trained on it
 SCENES_COUNT = 100  # in each split
 
 
+@takes_plain
 def export_all(
     variants: Sequence[str] = (),
     *,
