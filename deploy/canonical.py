@@ -43,7 +43,9 @@ def with_constants_as_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     listed &= {value.name for value in model.graph.input}
     if not listed and not any(n.op_type in ("Constant", "Identity") for n in model.graph.node):
         return model
-    graph = onnx_ir.from_proto(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)  # onnx_ir shares what it reads, and names tensors in it
+    graph = onnx_ir.from_proto(copy)
     graph.ir_version = max(graph.ir_version, INITIALIZERS_ALONE)
     steps = onnx_ir.passes.Sequential(
         RemoveInitializersFromInputsPass(),

@@ -134,6 +134,7 @@ def measure(
     sizes = {}
     for name, model in graphs.items():
         with naming(paths[name]):
+            Graph(model).check_output()
             sizes[name] = Graph(model).input_size
     if len(set(sizes.values())) > 1:
         raise GraphError(f"{target.folder} holds graphs of different input sizes: export again")

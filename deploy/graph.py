@@ -83,7 +83,7 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 def _check_tensor(path: Path, tensor: onnx.TensorProto) -> None:
     """Refuse a constant that is in another file, lacks values, or holds NaN.
 
-    Infinity may be meant where it is alone: the bound of a Clip.
+    Infinity may be meant where it is alone, the bound of a Clip, or below zeros, a mask.
     """
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
         raise GraphError(
@@ -103,7 +103,9 @@ def _check_tensor(path: Path, tensor: onnx.TensorProto) -> None:
         ) from None
     if not np.issubdtype(values.dtype, np.floating):
         return
-    if np.isnan(values).any() or (values.size > 1 and np.isinf(values).any()):
+    infinite = values.size > 1 and np.isinf(values).any()
+    is_mask = infinite and np.isin(values, (0, -np.inf)).all()
+    if np.isnan(values).any() or (infinite and not is_mask):
         raise GraphError(f"{path} has NaN or infinite values in {tensor.name!r}: export it anew")
 
 
@@ -267,19 +269,27 @@ class Graph:
                 )
         if len(self.outputs) != 1:
             raise GraphError(f"the graph has {len(self.outputs)} outputs: the logits are expected")
-        for value, what in ((self.input, "input"), (self.model.graph.output[0], "output")):
-            kind = value.type.tensor_type.elem_type
-            if kind not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UNDEFINED):
-                name = onnx.TensorProto.DataType.Name(kind)
-                raise GraphError(
-                    f"the graph's {what} {value.name} is {name}: FLOAT is expected"
-                    + (LABELS_INSIDE if what == "output" and "INT" in name else "")
-                )
+        self.check_output()
+        kind = self.input.type.tensor_type.elem_type
+        if kind != onnx.TensorProto.FLOAT:
+            name = onnx.TensorProto.DataType.Name(kind)
+            raise GraphError(f"the graph's input {self.input.name} is {name}: FLOAT is expected")
         if any(t.data_type == onnx.TensorProto.FLOAT16 for t in self.model.graph.initializer):
             raise GraphError(
                 "the graph computes in half precision: pass the float32 graph that it was made from"
             )
         _ = self.input_size
+
+    def check_output(self) -> None:
+        """Refuse a graph whose first output is of integers: labels, where logits are wanted.
+
+        Raises:
+            GraphError: it is so.
+        """
+        for value in self.model.graph.output[:1]:
+            name = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+            if "INT" in name:
+                raise GraphError(f"the graph's output {value.name} is {name}{LABELS_INSIDE}")
 
     @cached_property
     def input_size(self) -> tuple[int, int]:

@@ -157,7 +157,7 @@ def write_wrapped(path: Path, interface: Interface) -> Path | None:
 def refuse_wrapped(model: onnx.ModelProto, path: Path, what: str) -> None:
     """Refuse a graph that :func:`wrap` made where the plain one is wanted; raises GraphError."""
     metadata = read_metadata(model)
-    if "head" in metadata:
+    if "head" in metadata and "preprocessing" in metadata:  # one alone is another tool's
         raise GraphError(
             f"{path} is made for a device (head {metadata['head']}, preprocessing "
             f"{metadata.get('preprocessing')}): {what}"

@@ -8,8 +8,14 @@ from calibration import Fit
 from deploy.errors import GraphError
 
 
+OURS = {"weights_sha256", "source_sha256", "stage_sha256"}  # no other tool writes these
+
+
 def read_fit(metadata: Mapping[str, str], path: Path) -> Fit:
     """Return how images became the inputs of a graph; crop where its metadata do not say.
+
+    Another tool's ``fit`` may mean anything: a word that is none of ours counts only where the
+    rest of the metadata is ours.
 
     Raises:
         GraphError: they say what is no fit.
@@ -17,6 +23,8 @@ def read_fit(metadata: Mapping[str, str], path: Path) -> Fit:
     try:
         return Fit(metadata.get("fit", Fit.CROP.value))
     except ValueError:
+        if not OURS.intersection(metadata):
+            return Fit.CROP
         raise GraphError(
             f"{path} has fit {metadata['fit']!r} in its metadata: one of {', '.join(Fit)} is known"
         ) from None
