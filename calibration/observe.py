@@ -22,6 +22,7 @@ from calibration.preprocess import Float32Array
 from calibration.statistics import TensorStatistics
 
 SAMPLES = 8192  # of a tensor and an image, at most, for the histogram
+MARK = "\u241ftap\u241f"  # in the names of what is added: in no exporter's
 STREAMS = 2  # images under way at a time, at most: each holds the activations of one inference
 
 
@@ -155,7 +156,7 @@ def _update(statistic: TensorStatistics, taps: list[str], row: Float32Array, cha
 
 
 def _tap(tensor: str, statistic: str) -> str:
-    return f"{tensor}//{statistic}"
+    return f"{tensor}{MARK}{statistic}"
 
 
 def _taps_of(non_negative: bool, witness: bool) -> list[str]:

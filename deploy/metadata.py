@@ -7,7 +7,6 @@ from pathlib import Path
 from calibration import Fit
 from deploy.errors import GraphError
 
-
 OURS = {"weights_sha256", "source_sha256", "stage_sha256"}  # no other tool writes these
 
 

@@ -41,22 +41,25 @@ def open_session(
     Raises:
         Exception: what onnxruntime raises; its exceptions share no public base class.
     """
-    options = session_options(threads)
-    if write_optimized is not None:
-        options.optimized_model_filepath = str(write_optimized)
+
+    def options() -> onnxruntime.SessionOptions:
+        made = session_options(threads)
+        if write_optimized is not None:
+            made.optimized_model_filepath = str(write_optimized)
+        return made
+
     if not exact:
-        return _session(model, options)
+        return _session(model, options())
     needless = [REQUANTIZER] if find_requantized(_structure(model)) else None
-    if kernels_saturate():
-        options.add_session_config_entry(*EXACT_ENTRY)
+    if not kernels_saturate():
+        return _session(model, options(), needless)
+    unsigned = options()
+    unsigned.add_session_config_entry(*EXACT_ENTRY)
     try:
-        return _session(model, options, needless)
+        return _session(model, unsigned, needless)
     except Exception:
         # QLinearConv with signed activations has no unsigned form; its kernels do not saturate
-        if not kernels_saturate():
-            raise
-    options.add_session_config_entry(EXACT_ENTRY[0], "0")
-    return _session(model, options, needless)
+        return _session(model, options(), needless)
 
 
 def _structure(model: onnx.ModelProto | Path) -> onnx.ModelProto:

@@ -146,12 +146,12 @@ def quantize(
     for model in chosen:
         refuse_foreign(model)
         with hold(model.folder, progress):
-            claim(model)
             export_if_missing(model, weights, out, fit, voc_root, progress)
             written += [
                 add_wrapped(graph, interface) if isinstance(graph, QuantizedGraph) else graph
                 for graph in quantize_target(model, job, progress)
             ]
+            claim(model)
     return written
 
 
@@ -194,9 +194,9 @@ def calibrate(
     found = resolve_target(target, out)
     refuse_foreign(found)
     with hold(found.folder, progress):
-        claim(found)
         export_if_missing(found, weights, out, fit, voc_root, progress)
         prepared = prepare(found, source, fit, progress, force=force)
+        claim(found)
     return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
 
 
@@ -216,9 +216,9 @@ def merge_calibration(
     found = resolve_target(target, out)
     refuse_foreign(found)
     with hold(found.folder, SilentProgress()):
-        claim(found)
         prepared = prepare_with(found, [(str(p), read_calibration(p)) for p in parts])
         write_whole(found.calibration, prepared.calibration.to_json())
+        claim(found)
     return CalibrationFile.of(prepared, found.calibration, reused=False)
 
 
