@@ -45,6 +45,8 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
             raise DeployError(f"{name}: {value!r} is no list of values: pass a list")
         (inner,) = typing.get_args(sequences[0])
         return [_converted(name, item, inner) for item in several]
+    if isinstance(value, list | tuple) and {str, Path}.intersection(kinds):
+        raise DeployError(f"{name}: one value is expected, not {len(value)} of them")
     if isinstance(value, Path) and str in kinds and Path not in kinds:
         return str(value)
     if not isinstance(value, str) or str in kinds or isinstance(value, StrEnum):
