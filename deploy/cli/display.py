@@ -209,10 +209,15 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     columns = ["graph", "weights", "mIoU %", "drop [95%]", "agree %", "SQNR dB", "cosine"]
     _table([*columns, "ms", "MB"], rows, left=2)
     _convolutions(results)
-    said = dict.fromkeys(text for result in results for text in sentences(result["name"], result))
-    for text in said:
-        print(text)
+    _processor({result["name"]: result for result in results})
     return _notes([row[1] for row in rows], data)
+
+
+def _processor(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say what default options make of graphs on a processor whose kernels saturate."""
+    said = [text for name, result in results.items() for text in sentences(name, result)]
+    for text in dict.fromkeys(said):
+        print(text)
 
 
 def _convolutions(results: Sequence[Mapping[str, Any]]) -> None:
@@ -261,6 +266,7 @@ def reported(
     print("each graph against torch")
     columns = ["model", "graph", "mIoU drop [95%]", "ratio % [95%]"]
     _table([*columns, "agree %", "SQNR dB", "cosine"], graphs, left=2)
+    _processor(content["variants"])
     if seconds:
         _stage_times(seconds, list(content["variants"]))
     return print(f"report: {out / 'report' / 'report.html'}")
