@@ -68,7 +68,7 @@ def write(model: Path, voc_root: Path, method: RangeConfig | None = None) -> Pat
 def test_vacc_folder_has_the_graph_its_recipe_and_the_images(model: Path, voc_root: Path) -> None:
     folder = write(model, voc_root)
     assert folder == model.parent / "out" / "mine" / "vacc"
-    assert {p.name for p in folder.parent.iterdir()} == {"vacc"}
+    assert {p.name for p in folder.parent.iterdir()} == {"source.txt", "vacc"}
     assert {p.name for p in folder.iterdir()} == {
         "fp32.onnx",
         "compile.yaml",
@@ -128,7 +128,7 @@ def test_vacc_folder_is_replaced_as_a_whole(model: Path, voc_root: Path) -> None
     (folder / "images" / "old.jpg").write_bytes(b"")
     write(model, voc_root)
     assert not (folder / "images" / "old.jpg").exists()
-    assert {p.name for p in folder.parent.iterdir()} == {"vacc"}
+    assert {p.name for p in folder.parent.iterdir()} == {"source.txt", "vacc"}
 
 
 def test_vacc_beside_fp16_writes_both(model: Path, voc_root: Path) -> None:
