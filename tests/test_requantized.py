@@ -7,9 +7,14 @@ import onnxruntime
 import pytest
 from graphs import quantized, refine_model, run
 
+from calibration import RangeConfig, observe
 from deploy.graph import Graph, count_ops
+from deploy.quantize.placement import place
+from deploy.quantize.plan import plan_int8
+from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
 from deploy.requantized import find_requantized, keep_in_float
 from deploy.sessions import open_session
+from deploy.targets import PROFILES
 
 R = np.random.default_rng(3)
 IMAGE = R.standard_normal((1, 3, 16, 16), dtype=np.float32)
@@ -64,6 +69,28 @@ def test_keeping_in_float_changes_no_bit(target: str) -> None:
     for scale in (1, 10):  # inside the calibrated range and far beyond
         image = scale * R.standard_normal((1, 3, 16, 16), dtype=np.float32)
         np.testing.assert_array_equal(run(kept, image), run(model, image))
+
+
+def test_plan_writes_graphs_whose_float_layers_stay_float() -> None:
+    graph = Graph(refine_model())
+    placement = place(graph, PROFILES["ort"])
+    statistics = observe(
+        graph.model,
+        {name: graph.shapes[name] for name in placement.observed},
+        [IMAGE],
+        non_negative=placement.non_negative,
+    )
+    plan = plan_int8(
+        graph,
+        statistics,
+        [],
+        config=RangeConfig(),
+        profile=PROFILES["ort"],
+        recipe=choose_recipes(RecipeName.PLAIN, Levers())[0],
+    )
+    model, _ = plan.build(["conv2"])
+    assert find_requantized(model) == []
+    assert "conv2/lowest" in Graph(model).constants
 
 
 def test_a_graph_without_float_convolutions_stays_as_it_is() -> None:
