@@ -274,7 +274,7 @@ UNFIT: dict[str, Content] = {
             numpy_helper.from_array(np.ones((8, 5, 3, 3), np.float32), "w1")
         )
     ),
-    "unknown-fit": metadata(fit="stretch"),
+    "unknown-fit": metadata(fit="stretch", weights_sha256="ab" * 32),  # as ours has
 }
 # Networks that run, and cannot be quantized.
 NOT_TO_QUANTIZE: dict[str, Content] = {

@@ -6,7 +6,16 @@ import numpy as np
 import onnx
 import pytest
 from conftest import run_main
-from exporters import ACCEPTED, auto_padded, bias_as_sum, labelled, normalized, twice
+from exporters import (
+    ACCEPTED,
+    auto_padded,
+    base,
+    bias_as_sum,
+    build,
+    labelled,
+    normalized,
+    twice,
+)
 from graphs import run
 
 import deploy
@@ -17,7 +26,7 @@ from calibration.voc import read_image, read_split
 from deploy.canonical import canonical
 from deploy.emulation import emulate_half
 from deploy.errors import GraphError
-from deploy.graph import Graph, count_ops
+from deploy.graph import Graph, count_ops, read_graph
 from deploy.lint import lint
 from deploy.quantize.recipe import RecipeName
 from deploy.sessions import open_session
@@ -171,3 +180,27 @@ def test_simplify_result_equals_graph_for_constants(tmp_path: Path) -> None:
     onnx.save(ACCEPTED["constant-nodes"](), tmp_path / "nodes.onnx")
     made = deploy.simplify(tmp_path / "nodes.onnx").model
     assert "w1" in Graph(made).constants
+
+
+def test_words_of_another_tool_in_the_metadata_mean_nothing_here(
+    scenes: Path, tmp_path: Path
+) -> None:
+    model = ACCEPTED["base"]()
+    for key, value in {"fit": "contain", "head": "yolo", "quantization": "none"}.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, tmp_path / "theirs.onnx")
+    (written,) = quantize(tmp_path / "theirs.onnx", scenes, "ort", fp16=False)
+    assert lint(onnx.load(written.path), "ort") == []
+    assert deploy.validate(tmp_path / "theirs.onnx", voc_root=scenes)[0]["dataset"]["images"] == 2
+
+
+def test_a_mask_of_infinities_is_no_broken_export(tmp_path: Path) -> None:
+    nodes, constants = base()
+    masked = np.where(np.eye(32) > 0, 0, -np.inf).astype(np.float32).reshape(1, 1, 32, 32)
+    constants["mask"] = masked
+    onnx.save(build(nodes, constants), tmp_path / "mask.onnx")
+    assert read_graph(tmp_path / "mask.onnx").graph.node
+    constants["w3"] = np.where(constants["w3"] > 0, np.inf, constants["w3"])
+    onnx.save(build(nodes, constants), tmp_path / "broken.onnx")
+    with pytest.raises(GraphError, match=r"broken\.onnx has NaN or infinite values in 'w3'"):
+        read_graph(tmp_path / "broken.onnx")
