@@ -1,6 +1,7 @@
 """Results on standard output: a table for a person, JSON for a program."""
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from deploy.report import Report
 from deploy.simplify import SimplifiedGraph
 from deploy.vacc import VaccRecipe
 
+WIDTH = 100  # of running text
 GATE_COLUMNS = (
     *("recipe", "float", "INT8 % MACs", "drop", "ratio %", "agree %", "SQNR dB", "ms", "holds"),
 )
@@ -217,7 +219,7 @@ def _processor(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Say what default options make of graphs on a processor whose kernels saturate."""
     said = [text for name, result in results.items() for text in sentences(name, result)]
     for text in dict.fromkeys(said):
-        print(text)
+        print(textwrap.fill(text, WIDTH, break_on_hyphens=False))
 
 
 def _convolutions(results: Sequence[Mapping[str, Any]]) -> None:
