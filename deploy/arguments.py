@@ -50,7 +50,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, Path) and str in kinds and Path not in kinds:
         return str(value)
     if not isinstance(value, str) or str in kinds or isinstance(value, StrEnum):
-        return value
+        return _checked(name, value, kinds)
     if Path in kinds:
         return Path(value)
     for kind in kinds:
@@ -58,7 +58,16 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
             if value in set(kind):
                 return kind(value)
             raise DeployError(f"{name}: {value!r} is none of {', '.join(kind)}")
-    return value
+    return _checked(name, value, kinds)
+
+
+def _checked(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
+    """Return the value if it is of one of the kinds, as far as these are plain classes."""
+    is_plain = all(isinstance(k, type) and not getattr(k, "_is_protocol", False) for k in kinds)
+    if not is_plain or isinstance(value, kinds) or (float in kinds and isinstance(value, int)):
+        return value
+    wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+    raise DeployError(f"{name}: {value!r} is no {wanted}")
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

@@ -57,6 +57,8 @@ def test_plain_values_become_what_is_meant(
         ({"shade": "blue"}, "shade: 'blue' is none of dark, light"),
         ({"names": 3}, "names: 3 is no list of values: pass a list"),
         ({"path": ["a", "b"]}, "path: one value is expected, not 2 of them"),
+        ({"path": 3}, "path: 3 is no Path"),
+        ({"number": "3"}, "number: '3' is no float"),
         ({"name": ["a"]}, "name: one value is expected, not 1 of them"),
     ],
     ids=str,
@@ -78,8 +80,10 @@ def test_annotations_and_names_stay() -> None:
         (lambda: deploy.quantize("no.onnx", fit="round"), "fit: 'round' is none of"),
         (lambda: deploy.inspect(["a", "b"]), "target: one value"),
         (lambda: deploy.predict(["a"], "b"), "model: one value"),
+        (lambda: deploy.quantize("no.onnx", method="mse"), "method: 'mse' is no RangeConfig"),
+        (lambda: deploy.export("rf-lw50", out=3), "out: 3 is no Path"),
     ],
-    ids=["validate", "quantize", "inspect", "predict"],
+    ids=["validate", "quantize", "inspect", "predict", "method", "out"],
 )
 def test_the_api_refuses_in_one_line(call: object, message: str) -> None:
     with pytest.raises(DeployError, match=message):

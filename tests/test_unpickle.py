@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import io
 import os
 import pickle
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import load_checkpoint, read_state_dict
 from models.errors import ModelError
-from models.unpickle import Foreign, load_inert
+from models.unpickle import Foreign, _Unpickler, load_inert
 
 State = dict[str, Tensor]
 
@@ -123,3 +124,10 @@ def test_no_message_has_escape_codes(tmp_path: Path) -> None:
         read_state_dict(path)
     assert "\x1b" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_pickle_cannot_change_torchs_functions() -> None:
+    own = torch._utils._rebuild_tensor_v2.__defaults__
+    text = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}(X\x0c\x00\x00\x00__defaults__)u\x86b."
+    _Unpickler(io.BytesIO(text)).load()
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == own
