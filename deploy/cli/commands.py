@@ -16,7 +16,7 @@ import models
 from calibration.preprocess import Fit
 from calibration.ranges import Method, RangeConfig
 from deploy.artifacts import DEFAULT_OUT
-from deploy.cli import bundle, common, daily, display, making, quantizing, report
+from deploy.cli import bundle, common, daily, display, making, quantizing, report, streams
 from deploy.cli.options import (
     AsJson,
     EmbedPreprocessing,
@@ -247,6 +247,7 @@ def main() -> None:
 
     So does Ctrl-C, with 130, and SIGTERM, with 143.
     """
+    streams.keep_for_results()
     try:
         with stoppable():
             app(prog_name="deploy")  # also where it is run as a module
