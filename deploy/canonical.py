@@ -69,11 +69,12 @@ def with_explicit_pads(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _padded(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto:
-    given = attributes(node)
-    rule = given.get("auto_pad", b"NOTSET").decode()
-    shape = graph.shapes.get(node.input[0]) if node.input else None
-    if node.op_type not in ("Conv", "MaxPool", "AveragePool") or "auto_pad" not in given:
+    if node.op_type not in ("Conv", "MaxPool", "AveragePool"):
         return node
+    given = attributes(node)
+    if "auto_pad" not in given:
+        return node
+    rule, shape = given["auto_pad"].decode(), graph.shapes.get(node.input[0])
     kernel = given.get("kernel_shape")
     if kernel is None and node.op_type == "Conv" and node.input[1] in graph.constants:
         kernel = graph.constants[node.input[1]].shape[2:]

@@ -88,6 +88,12 @@ def sentences(name: str, content: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def all_sentences(contents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what there is to say of several results, by name, each sentence once."""
+    said = [text for name, content in contents.items() for text in sentences(name, content)]
+    return list(dict.fromkeys(said))
+
+
 def _figures(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield what there is of a graph's figures, in words."""
     if found["miou"] is not None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.artifacts import PRECISIONS
-from deploy.default_options import sentences
+from deploy.default_options import all_sentences
 from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
 from deploy.pipeline import ExportedGraph, LintedGraph
 from deploy.preparation import CalibrationFile
@@ -217,8 +217,7 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 def _processor(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Say what default options make of graphs on a processor whose kernels saturate."""
-    said = [text for name, result in results.items() for text in sentences(name, result)]
-    for text in dict.fromkeys(said):
+    for text in all_sentences(results):
         print(textwrap.fill(text, WIDTH, break_on_hyphens=False))
 
 

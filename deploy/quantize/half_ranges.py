@@ -25,8 +25,8 @@ def find_unmeasured(graph: Graph, measured: Collection[str]) -> list[str]:
     values = [*inferred.input, *inferred.value_info, *inferred.output]
     floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     fused = {n.output[0] for n in graph.model.graph.node if fused_activation(graph, n) is not None}
-    names = [graph.input.name, *graph.producers]
-    return [name for name in names if name in floats and name not in fused | set(measured)]
+    wanted = floats - fused - set(measured)
+    return [name for name in (graph.input.name, *graph.producers) if name in wanted]
 
 
 def measure_magnitudes(

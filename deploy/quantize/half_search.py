@@ -1,7 +1,7 @@
 """Which nodes must stay FP32 so that the logits of a half-precision graph keep what was asked."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import onnx
@@ -113,11 +113,11 @@ class _Search:
         text = f"{self.wanted - plain.sqnr_db:.1f} dB below the {self.wanted:g} asked"
         if not math.isfinite(plain.sqnr_db):
             text = "a logit is not finite"
-        names: Collection[str] = self.names[slice(*best_run)]
+        start, end = best_run
         if best.sqnr_db > plain.sqnr_db:
             text += (
-                f"; with {self.names[best_run[0]]} to {self.names[best_run[1] - 1]} "
-                f"({len(names)} nodes, the most that may stay FP32 for accuracy) it would have "
+                f"; with {self.names[start]} to {self.names[end - 1]} "
+                f"({end - start} nodes, the most that may stay FP32 for accuracy) it would have "
                 f"{best.sqnr_db:.1f}"
             )
         else:

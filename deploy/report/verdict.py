@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from deploy.artifacts import int8_name
-from deploy.default_options import sentences
+from deploy.default_options import all_sentences
 from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, percent
 from deploy.report.build import Report, int8_graphs
 
@@ -112,8 +112,7 @@ def _cost(measured: Measured) -> str:
 
 def _processor(variants: Mapping[str, Any]) -> Iterator[Line]:
     """Yield what the processor's own kernels make of the graphs, where that is something else."""
-    said = [text for name, variant in variants.items() for text in sentences(name, variant)]
-    for text in dict.fromkeys(said):
+    for text in all_sentences(variants):
         yield Line(status=Status.NOTE, text=text)
 
 
