@@ -1,21 +1,20 @@
 """What the network is shown: data, preprocessing, and the statistics of its activations."""
 
-from calibration.dataset import DataSet
-from calibration.errors import CalibrationError, DataError
-from calibration.observe import observe
-from calibration.preprocess import Fit, logits_to_labels, preprocess
-from calibration.ranges import Method, RangeConfig, choose_method, choose_range
-from calibration.record import (
+from deploy.calibration.dataset import IGNORE_LABEL, DataSet
+from deploy.calibration.errors import CalibrationError, DataError
+from deploy.calibration.observe import observe
+from deploy.calibration.preprocess import Fit, logits_to_labels, preprocess
+from deploy.calibration.ranges import Method, RangeConfig, choose_method, choose_range
+from deploy.calibration.record import (
     Calibration,
     CalibrationImage,
     CalibrationKey,
     merge_calibrations,
     read_calibration,
 )
-from calibration.statistics import TensorStatistics
-from calibration.voc import (
+from deploy.calibration.statistics import TensorStatistics
+from deploy.calibration.voc import (
     CLASSES,
-    IGNORE_LABEL,
     PALETTE,
     Sample,
     describe_data_set,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.errors import DataError
+from deploy.calibration.errors import DataError
 
 FILE_NAME = "dataset.toml"
 IGNORE_LABEL = 255  # of every mask once it is read, whatever a data set's file calls it

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from calibration.errors import DataError
+from deploy.calibration.errors import DataError
 
 # What is opened at all. Pillow knows more formats, and runs another program for some (EPS).
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")

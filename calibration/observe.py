@@ -17,9 +17,9 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from calibration.errors import CalibrationError
-from calibration.preprocess import Float32Array
-from calibration.statistics import TensorStatistics
+from deploy.calibration.errors import CalibrationError
+from deploy.calibration.preprocess import Float32Array
+from deploy.calibration.statistics import TensorStatistics
 
 SAMPLES = 8192  # of a tensor and an image, at most, for the histogram
 MARK = "\u241ftap\u241f"  # in the names of what is added: in no exporter's

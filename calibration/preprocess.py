@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from calibration.voc import IGNORE_LABEL, UInt8Array
+from deploy.calibration.dataset import IGNORE_LABEL
+from deploy.calibration.voc import UInt8Array
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB, for values in 0…1
 STD = (0.229, 0.224, 0.225)

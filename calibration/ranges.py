@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.errors import CalibrationError
-from calibration.statistics import BINS, TensorStatistics
+from deploy.calibration.errors import CalibrationError
+from deploy.calibration.statistics import BINS, TensorStatistics
 
 LEVELS = 256  # of an 8-bit integer
 

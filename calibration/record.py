@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calibration.errors import CalibrationError, DataError
-from calibration.preprocess import Fit
-from calibration.statistics import TensorStatistics, whole
-from calibration.voc import Sample
+from deploy.calibration.errors import CalibrationError, DataError
+from deploy.calibration.preprocess import Fit
+from deploy.calibration.statistics import TensorStatistics, whole
+from deploy.calibration.voc import Sample
 
 FORMAT = 3
 

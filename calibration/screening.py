@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from calibration.errors import DataError
-from calibration.voc import Sample, read_image, read_sample
+from deploy.calibration.errors import DataError
+from deploy.calibration.voc import Sample, read_image, read_sample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calibration.errors import CalibrationError
-from calibration.preprocess import Float32Array
+from deploy.calibration.errors import CalibrationError
+from deploy.calibration.preprocess import Float32Array
 
 BINS = 4096  # on either side of zero; at least half of them lie within the largest magnitude
 SMALLEST_EXPONENT = -126  # bins of 2^-126, for a tensor that is zero everywhere

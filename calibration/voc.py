@@ -13,11 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageOps
 
-from calibration.dataset import FILE_NAME, SCENES_NAME, VOC_NAME, DataSet, voc_palette
-from calibration.dataset import IGNORE_LABEL as IGNORE_LABEL  # of masks as they are read here
-from calibration.dataset import read_data_set as read_data_set
-from calibration.decoding import IMAGE_FORMATS, MASK_FORMATS, opened
-from calibration.errors import DataError
+from deploy.calibration.dataset import (
+    FILE_NAME,
+    IGNORE_LABEL,
+    SCENES_NAME,
+    VOC_NAME,
+    DataSet,
+    read_data_set,
+    voc_palette,
+)
+from deploy.calibration.decoding import IMAGE_FORMATS, MASK_FORMATS, opened
+from deploy.calibration.errors import DataError
 
 CLASSES = (
     "background",

@@ -1,7 +1,7 @@
 """The errors a user can mend; the command line prints them as one line and exits with 1."""
 
-from calibration.errors import CalibrationError, DataError
-from models.errors import ModelError
+from deploy.calibration.errors import CalibrationError, DataError
+from deploy.models.errors import ModelError
 
 
 class DeployError(Exception):

@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.classes import count_classes
-from models.errors import ModelError
-from models.unpickle import load_inert
-from models.variants import VOC_CLASSES, build, find_variant
+from deploy.models.classes import count_classes
+from deploy.models.errors import ModelError
+from deploy.models.unpickle import load_inert
+from deploy.models.variants import VOC_CLASSES, build, find_variant
 
 SHIPPED = Path(__file__).parent / "weights"
 # Keys under which training scripts store the parameters; the first that is there counts.

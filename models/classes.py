@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors
 from torch import Tensor
 
-from models.errors import ModelError
+from deploy.models.errors import ModelError
 
 CLASSIFIERS = ("clf_conv", "segm")  # the last convolution, as the checkpoints call it
 METADATA_KEY = "classes"  # of a safetensors file: names, comma-separated, in the order of labels

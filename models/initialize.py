@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import fill, fill_random, find_problems, read_state_dict
-from models.classes import CLASSIFIERS, count_classes
-from models.errors import ModelError
-from models.mobilenetv2 import STAGES, MobileNetV2
-from models.refinenet import MobileRefineNet, RefineNet
-from models.resnet import ResNet
+from deploy.models.checkpoint import fill, fill_random, find_problems, read_state_dict
+from deploy.models.classes import CLASSIFIERS, count_classes
+from deploy.models.errors import ModelError
+from deploy.models.mobilenetv2 import STAGES, MobileNetV2
+from deploy.models.refinenet import MobileRefineNet, RefineNet
+from deploy.models.resnet import ResNet
 
 
 def initialize(module: nn.Module, path: Path | None, seed: int = 0) -> str:

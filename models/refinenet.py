@@ -10,9 +10,15 @@ The decoders' attribute names are those of the reference checkpoints: strict loa
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ChainedResidualPooling, ResidualConvUnits, conv1x1, conv3x3, upsample_to
-from models.mobilenetv2 import MobileNetV2
-from models.resnet import STAGE_CHANNELS, ResNet
+from deploy.models.layers import (
+    ChainedResidualPooling,
+    ResidualConvUnits,
+    conv1x1,
+    conv3x3,
+    upsample_to,
+)
+from deploy.models.mobilenetv2 import MobileNetV2
+from deploy.models.resnet import STAGE_CHANNELS, ResNet
 
 CHANNELS = 256  # of every decoder path but the deepest of the ResNet variants
 DEEPEST_CHANNELS = 512

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.layers import conv1x1, conv3x3
+from deploy.models.layers import conv1x1, conv3x3
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STAGE_CHANNELS = (256, 512, 1024, 2048)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from models.errors import ModelError
-from models.refinenet import MobileRefineNet, RefineNet
+from deploy.models.errors import ModelError
+from deploy.models.refinenet import MobileRefineNet, RefineNet
 
 
 @dataclass(frozen=True, kw_only=True)

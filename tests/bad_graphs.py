@@ -8,7 +8,7 @@ from bad_inputs import SECRET, cut, flip
 from graphs import make_model, quantized, refine_model
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.graph import set_metadata
+from deploy.graph.metadata import set_metadata
 
 Change = Callable[[onnx.ModelProto], object]
 Content = Callable[[], bytes]

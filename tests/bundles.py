@@ -9,9 +9,10 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 import deploy
-import models
-from deploy.bundle import Precision, Toolchain
-from deploy.heads import Head, Interface
+from deploy import models
+from deploy.bundle import Toolchain
+from deploy.export.heads import Head, Interface
+from deploy.targets.accelerator import Precision
 
 VARIANT = models.DEFAULT_VARIANT
 PLAIN = Interface()

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from roads import write_roads
 
-from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, find_voc_root
 from deploy import cli
+from deploy.calibration.dataset import IGNORE_LABEL
+from deploy.calibration.voc import CLASSES, PALETTE, find_voc_root
 
 REPOSITORY = Path(__file__).parent.parent
 SYNTHETIC_SPLITS = {"train": 6, "val": 4}  # names; the two share none
@@ -90,8 +91,8 @@ def real_voc_root() -> Path:
 def bundled_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return artifacts in which the default variant has the graphs of every toolchain."""
     import deploy
-    import models
-    from calibration.scenes import write_scenes
+    from deploy import models
+    from deploy.calibration.scenes import write_scenes
     from deploy.quantize.recipe import RecipeName
 
     folder = tmp_path_factory.mktemp("bundles")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from deploy.cli import main
-from deploy.runtime import OpenVinoRunner, openvino_saturates
-from deploy.sessions import kernels_saturate, open_session
+from deploy.runtimes.openvino import OpenVinoRunner, openvino_saturates
+from deploy.runtimes.sessions import kernels_saturate, open_session
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)
 

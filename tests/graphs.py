@@ -117,9 +117,9 @@ def quantized(
     exclude: frozenset[str] = frozenset(),
 ) -> onnx.ModelProto:
     """Return the INT8 graph for a target, calibrated on ``images``."""
-    from calibration import observe
-    from calibration.ranges import RangeConfig, choose_range
-    from deploy.graph import Graph
+    from deploy.calibration import observe
+    from deploy.calibration.ranges import RangeConfig, choose_range
+    from deploy.graph.graph import Graph
     from deploy.quantize.int8 import quantize_int8
     from deploy.quantize.placement import place
     from deploy.targets import PROFILES

@@ -56,6 +56,6 @@ def _run(arguments: list[str], log: str, file_limit: int | None) -> None:
     sys.argv = ["deploy", *arguments]
     if arguments[0] == "contact-sheet":
         sys.argv.pop(0)
-        runpy.run_module("deploy.contact_sheet", run_name="__main__")
+        runpy.run_module("deploy.predict.contact_sheet", run_name="__main__")
     else:
         deploy.cli.main()

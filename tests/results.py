@@ -5,7 +5,7 @@ import re
 from importlib.resources import files
 from typing import Any
 
-from calibration.voc import CLASSES
+from deploy.calibration.voc import CLASSES
 
 MIOU = {"torch": 0.6109, "fp32": 0.6109, "fp16": 0.6110, "int8": 0.5935}
 FIDELITY = {  # agreement, SQNR, cosine

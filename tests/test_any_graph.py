@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import deploy
-from calibration import CalibrationError, Fit
-from calibration.preprocess import preprocess
-from calibration.scenes import write_scenes
-from calibration.voc import read_image, read_split
-from deploy.emulation import emulate_half
+from deploy.calibration import CalibrationError, Fit
+from deploy.calibration.preprocess import preprocess
+from deploy.calibration.scenes import write_scenes
+from deploy.calibration.voc import read_image, read_split
 from deploy.errors import DeployError
-from deploy.lint import lint
-from deploy.targets import PROFILES
+from deploy.graph.half import emulate_half
+from deploy.targets import PROFILES, lint
 
 SIDE = 24
 CHANNELS = 8

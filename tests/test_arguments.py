@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import deploy
-from deploy.arguments import takes_plain
 from deploy.errors import DeployError
+from deploy.pipeline.arguments import takes_plain
 
 
 class Shade(StrEnum):

@@ -29,10 +29,10 @@ from PIL import Image
 from results import validation
 
 import deploy
-import models
-from calibration import read_calibration
-from calibration.scenes import write_scenes
-from calibration.voc import read_image, read_split
+from deploy import models
+from deploy.calibration import read_calibration
+from deploy.calibration.scenes import write_scenes
+from deploy.calibration.voc import read_image, read_split
 
 VARIANT = models.DEFAULT_VARIANT
 Command = Callable[..., tuple[int, str, str]]

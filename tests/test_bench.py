@@ -9,7 +9,6 @@ import onnx
 import pytest
 from graphs import refine_model
 
-from calibration import read_split
 from deploy.bench import measure, table
 from deploy.bench.apart import run_apart
 from deploy.bench.measure import (
@@ -23,11 +22,13 @@ from deploy.bench.measure import (
 )
 from deploy.bench.quantizers import QUANTIZERS, Quantizer
 from deploy.bench.work import Stage, prepare_work
-from deploy.calibration_source import CalibrationSource
+from deploy.calibration import read_split
 from deploy.errors import DeployError
-from deploy.graph import count_ops, set_metadata
+from deploy.graph.graph import count_ops
+from deploy.graph.metadata import set_metadata
 from deploy.progress import SilentProgress
-from deploy.runtime import OnnxRunner
+from deploy.quantize.calibration_source import CalibrationSource
+from deploy.runtimes.onnxruntime import OnnxRunner
 
 SETTINGS = Settings(images=3, kept_images=2, limit=2, rounds=1)
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)

@@ -15,17 +15,19 @@ from results import validation
 from typer.testing import CliRunner
 
 import deploy
-import models
-from calibration.preprocess import normalize
-from calibration.record import file_sha256
-from calibration.voc import CLASSES
-from deploy.bundle import Precision, Toolchain
+from deploy import models
+from deploy.bundle import Toolchain
 from deploy.bundle.contents import AGREEMENT, golden_pixels
+from deploy.calibration.preprocess import normalize
+from deploy.calibration.record import file_sha256
+from deploy.calibration.voc import CLASSES
 from deploy.cli import app
 from deploy.errors import DeployError, GraphError
-from deploy.graph import read_graph, set_metadata
-from deploy.heads import Interface, wrap
-from deploy.runtime import TorchRunner
+from deploy.export.heads import Interface, wrap
+from deploy.graph.metadata import set_metadata
+from deploy.graph.reading import read_graph
+from deploy.runtimes.torch import TorchRunner
+from deploy.targets.accelerator import Precision
 
 TRITON = {f"models/{VARIANT}-int8/1/model.onnx", f"models/{VARIANT}-int8/config.pbtxt"}
 OWN = {

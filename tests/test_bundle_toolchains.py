@@ -17,10 +17,11 @@ import pytest
 from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_config
 from google.protobuf import text_format
 
-from deploy.bundle import Precision, Toolchain
-from deploy.graph import read_graph
-from deploy.heads import Interface
-from deploy.runtime import openvino_core
+from deploy.bundle import Toolchain
+from deploy.export.heads import Interface
+from deploy.graph.reading import read_graph
+from deploy.runtimes.openvino import openvino_core
+from deploy.targets.accelerator import Precision
 
 
 def test_openvinos_form_loads_and_gives_the_golden_output(

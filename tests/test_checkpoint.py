@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models import (
+from deploy.models import (
     VARIANTS,
     ModelError,
     WeightsSource,
@@ -18,7 +18,7 @@ from models import (
     load_checkpoint,
     state_dict_hash,
 )
-from models.checkpoint import SHIPPED, fill_random
+from deploy.models.checkpoint import SHIPPED, fill_random
 
 State = dict[str, Tensor]
 
@@ -39,7 +39,7 @@ def state() -> State:
 def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Hide the user's cache and the repository's weights; return the empty ``$TORCH_HOME``."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("models.checkpoint.SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("deploy.models.checkpoint.SHIPPED", tmp_path / "shipped")
     return tmp_path / "torch"
 
 

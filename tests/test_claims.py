@@ -7,7 +7,7 @@ import pytest
 from exporters import base, build
 
 import deploy
-from calibration.scenes import write_scenes
+from deploy.calibration.scenes import write_scenes
 from deploy.errors import DeployError
 
 

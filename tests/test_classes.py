@@ -14,16 +14,16 @@ from roads import NAMES
 from safetensors.torch import load_file, save_file
 
 import deploy
-import models
-from calibration import CLASSES, DataError, describe_data_set
-from deploy.classes import check_classes, find_named_data_set, name_classes
+from deploy import models
+from deploy.calibration import CLASSES, DataError, describe_data_set
 from deploy.errors import DeployError, GraphError
-from deploy.gate import Gate
-from deploy.graph import set_metadata
+from deploy.graph.metadata import set_metadata
+from deploy.models import ModelError
+from deploy.models.initialize import initialize
+from deploy.quantize.gate import Gate
 from deploy.training import Augmentation, DataRoot, Status, TrainConfig, TrainError, train
 from deploy.training.run import CHECKPOINT
-from models import ModelError
-from models.initialize import initialize
+from deploy.validate.classes import check_classes, find_named_data_set, name_classes
 
 VARIANT = models.DEFAULT_VARIANT
 

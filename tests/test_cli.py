@@ -15,10 +15,10 @@ from graphs import quantized, refine_model
 from typer.testing import CliRunner
 
 import deploy
-import models
+from deploy import models
 from deploy.cli import app
 from deploy.cli.options import parse_size
-from deploy.graph import set_metadata
+from deploy.graph.metadata import set_metadata
 
 VARIANT = models.DEFAULT_VARIANT
 COMMANDS = [

@@ -17,12 +17,11 @@ from graphs import refine_model
 from typer.core import TyperGroup, TyperOption
 from typer.testing import CliRunner, Result
 
-import models
-from deploy import cli
+from deploy import cli, models
 from deploy.bundle import Toolchain
 from deploy.cli import reference
-from deploy.graph import set_metadata
-from deploy.targets import TARGETS
+from deploy.graph.metadata import set_metadata
+from deploy.targets import ACCELERATORS as TARGETS
 
 GROUP = typing.cast(TyperGroup, typer.main.get_command(cli.app))
 COMMANDS = list(GROUP.commands)

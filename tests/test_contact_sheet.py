@@ -6,11 +6,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-import models
-from calibration import DataError
-from calibration.preprocess import MEAN, STD, Fit, fit_image, fit_mask
-from calibration.scenes import write_scenes
-from calibration.voc import (
+from deploy import models
+from deploy.calibration import DataError
+from deploy.calibration.preprocess import MEAN, STD, Fit, fit_image, fit_mask
+from deploy.calibration.scenes import write_scenes
+from deploy.calibration.voc import (
     PALETTE,
     Sample,
     describe_data_set,
@@ -18,7 +18,7 @@ from calibration.voc import (
     read_sample,
     read_split,
 )
-from deploy.contact_sheet import GAP, LINE, contact_sheet, draw_sheet
+from deploy.predict.contact_sheet import GAP, LINE, contact_sheet, draw_sheet
 
 CELL, SIDE = 40, 32
 VOC = describe_data_set(Path())  # a folder without a file of its own

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from roads import COLORS, HEAD, IGNORE, NAMES, PLACES
 
-import models
-from calibration import (
+from deploy import models
+from deploy.calibration import (
     CLASSES,
     IGNORE_LABEL,
     PALETTE,
@@ -18,9 +18,9 @@ from calibration import (
     find_voc_root,
     read_split,
 )
-from calibration.dataset import read_data_set
-from calibration.voc import read_mask, read_sample
-from models import ModelError
+from deploy.calibration.dataset import read_data_set
+from deploy.calibration.voc import read_mask, read_sample
+from deploy.models import ModelError
 
 VARIANT = models.DEFAULT_VARIANT
 

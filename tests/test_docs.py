@@ -9,7 +9,7 @@ import pytest
 import typer
 from conftest import run_main
 
-from calibration.scenes import write_scenes
+from deploy.calibration.scenes import write_scenes
 from deploy.cli import app
 
 REPOSITORY = Path(__file__).parent.parent

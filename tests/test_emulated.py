@@ -19,7 +19,7 @@ from emulated import IMAGE
 from graphs import quantized, refine_model
 
 import deploy
-from calibration.scenes import write_scenes
+from deploy.calibration.scenes import write_scenes
 from deploy.targets import PROFILES
 
 EMULATOR = "qemu-x86_64"
@@ -141,7 +141,7 @@ def test_what_default_options_make_of_a_graph_stands_beside(haswell: Side) -> No
 
 
 def test_the_processor_is_told_of_in_words(folder: Path, haswell: Side) -> None:
-    from deploy.default_options import sentences
+    from deploy.report.processor import sentences
 
     (validation,) = haswell.content["validation"]
     said = list(sentences(VARIANT, validation))

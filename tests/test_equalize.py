@@ -8,9 +8,9 @@ import pytest
 from graphs import make_model, refine_model, run
 from onnx import helper
 
-from calibration import observe
-from calibration.statistics import TensorStatistics
-from deploy.graph import Graph, with_node_names
+from deploy.calibration import observe
+from deploy.calibration.statistics import TensorStatistics
+from deploy.graph.graph import Graph, with_node_names
 from deploy.quantize.equalize import equalize
 from deploy.quantize.placement import place
 from deploy.targets import PROFILES

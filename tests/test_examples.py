@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from calibration import DataSet, describe_data_set
-from calibration.voc import PALETTE
-from deploy.examples import BETTER, DIFFERENCES, OTHER, SIDE, WORSE, Examples, WorstImages
-from deploy.validate import Seen
+from deploy.calibration import DataSet, describe_data_set
+from deploy.calibration.voc import PALETTE
+from deploy.validate.evaluate import Seen
+from deploy.validate.examples import BETTER, DIFFERENCES, OTHER, SIDE, WORSE, Examples, WorstImages
 
 TRUTH = np.array([[0, 0, 0, 255], [15, 15, 15, 15]], dtype=np.uint8).repeat(4, 0).repeat(4, 1)
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-import models
+from deploy import models
 from deploy.errors import ExportError
-from deploy.export import compare_with_torch, export_onnx, prove_equal
-from deploy.graph import Graph, count_ops, opset
-from deploy.simplify import simplify_onnx
+from deploy.export.simplify import simplify_onnx
+from deploy.export.trace import compare_with_torch, export_onnx, prove_equal
+from deploy.graph.graph import Graph, count_ops, opset
 
 
 class Branches(nn.Module):

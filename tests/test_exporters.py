@@ -19,18 +19,18 @@ from exporters import (
 from graphs import run
 
 import deploy
-from calibration import Fit
-from calibration.preprocess import preprocess
-from calibration.scenes import write_scenes
-from calibration.voc import read_image, read_split
-from deploy.canonical import canonical
-from deploy.emulation import emulate_half
+from deploy.calibration import Fit
+from deploy.calibration.preprocess import preprocess
+from deploy.calibration.scenes import write_scenes
+from deploy.calibration.voc import read_image, read_split
 from deploy.errors import GraphError
-from deploy.graph import Graph, count_ops, read_graph
-from deploy.lint import lint
+from deploy.graph.canonical import canonical
+from deploy.graph.graph import Graph, count_ops
+from deploy.graph.half import emulate_half
+from deploy.graph.reading import read_graph
 from deploy.quantize.recipe import RecipeName
-from deploy.sessions import open_session
-from deploy.targets import PROFILES
+from deploy.runtimes.sessions import open_session
+from deploy.targets import PROFILES, lint
 
 SIZE = (64, 64)
 

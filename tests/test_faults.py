@@ -17,12 +17,12 @@ from PIL import Image
 from processes import CONTEXT, READY, lines, run, start
 
 import deploy
-import models
-from calibration.scenes import write_scenes
+from deploy import models
+from deploy.calibration.scenes import write_scenes
 from deploy.errors import DeployError
-from deploy.files import remove_stale, write_folder_whole, write_whole
-from deploy.locks import LOCK, hold
 from deploy.progress import SilentProgress
+from deploy.store.files import remove_stale, write_folder_whole, write_whole
+from deploy.store.locks import LOCK, hold
 
 VARIANT = models.DEFAULT_VARIANT
 KILLS = 30

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from calibration.errors import DataError
-from calibration.voc import find_voc_root
-from deploy import fetch_voc as module
-from deploy.fetch_voc import fetch_voc
+from deploy.calibration.errors import DataError
+from deploy.calibration.voc import find_voc_root
+from deploy.training import fetch_voc as module
+from deploy.training.fetch_voc import fetch_voc
 
 SPLIT = "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"
 

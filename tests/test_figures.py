@@ -1,6 +1,6 @@
 import pytest
 
-from deploy.figures import change, data_set, graph_title, interval, is_drawn, number, percent
+from deploy.report.figures import change, data_set, graph_title, interval, is_drawn, number, percent
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import DeployError
-from deploy.files import write_folder_whole, write_whole
+from deploy.store.files import write_folder_whole, write_whole
 
 
 def test_write_whole_makes_folders_and_replaces(tmp_path: Path) -> None:

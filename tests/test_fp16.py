@@ -4,8 +4,8 @@ import pytest
 from graphs import make_model, refine_model, run
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.emulation import emulate_half
-from deploy.graph import Graph, count_ops
+from deploy.graph.graph import Graph, count_ops
+from deploy.graph.half import emulate_half
 from deploy.quantize.fp16 import convert_fp16
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)

@@ -9,15 +9,16 @@ from graphs import refine_model
 from PIL import Image
 
 import deploy
-from calibration.voc import find_voc_root, read_split
+from deploy.calibration.voc import find_voc_root, read_split
 from deploy.errors import DeployError
-from deploy.gate import Gate
-from deploy.graph import Graph, set_metadata, with_node_names
-from deploy.quantization import QuantizedGraph
+from deploy.graph.graph import Graph, with_node_names
+from deploy.graph.metadata import set_metadata
+from deploy.quantize.gate import Gate
+from deploy.quantize.quantization import QuantizedGraph
 from deploy.quantize.recipe import RecipeName
 from deploy.quantize.sensitivity import int8_share
-from deploy.runtime import OnnxRunner
-from deploy.validate import Result
+from deploy.runtimes.onnxruntime import OnnxRunner
+from deploy.validate.evaluate import Result
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def labelled_by(model: Path, voc_root: Path, root: Path) -> Path:
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     runner = OnnxRunner(model)
-    from calibration.preprocess import Fit, logits_to_labels, preprocess
-    from calibration.voc import read_image
+    from deploy.calibration.preprocess import Fit, logits_to_labels, preprocess
+    from deploy.calibration.voc import read_image
 
     for split in ("train", "val"):
         names = []
@@ -146,7 +147,7 @@ def test_a_gate_that_makes_no_sense_is_refused(options: dict[str, float], messag
 
 
 def test_max_drop_is_in_points() -> None:
-    from deploy.metrics import Estimate
+    from deploy.validate.metrics import Estimate
 
     def result(drop: float) -> Result:
         estimate = Estimate(value=drop, low=drop, high=drop)

@@ -5,10 +5,10 @@ import onnx
 from graphs import make_model, refine_model, run
 from onnx import TensorProto, helper
 
-from deploy.emulation import emulate_half
-from deploy.graph import Graph
-from deploy.metrics import logits_sqnr
+from deploy.graph.graph import Graph
+from deploy.graph.half import emulate_half
 from deploy.quantize.half_search import convert_within
+from deploy.validate.metrics import logits_sqnr
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)
 

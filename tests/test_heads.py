@@ -16,19 +16,21 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import deploy
-import models
-from calibration.preprocess import Fit, fit_image, logits_to_labels, normalize, resize_logits
-from calibration.scenes import draw_scene, write_scenes
+from deploy import models
+from deploy.calibration.preprocess import Fit, fit_image, logits_to_labels, normalize, resize_logits
+from deploy.calibration.scenes import draw_scene, write_scenes
 from deploy.cli import app
 from deploy.errors import DeployError, ExportError, GraphError
-from deploy.gate import Gate
-from deploy.graph import count_ops, read_graph, read_metadata, set_metadata
-from deploy.heads import Head, Interface, prove_wrapped, run, wrap
-from deploy.lint import lint
+from deploy.export.heads import Head, Interface, prove_wrapped, run, wrap
+from deploy.graph.graph import count_ops
+from deploy.graph.metadata import read_metadata, set_metadata
+from deploy.graph.reading import read_graph
+from deploy.quantize.gate import Gate
 from deploy.quantize.recipe import RecipeName
-from deploy.reuse import SEAL
-from deploy.runtime import OpenVinoRunner, TorchRunner, openvino_core
-from deploy.targets import PROFILES
+from deploy.runtimes.openvino import OpenVinoRunner, openvino_core
+from deploy.runtimes.torch import TorchRunner
+from deploy.store.reuse import SEAL
+from deploy.targets import PROFILES, lint
 
 VARIANT = models.DEFAULT_VARIANT
 SIZE = (66, 90)  # no multiple of 4: logits are 17 x 23

@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models import ModelError, build
-from models.initialize import encoder_parameters, initialize
-from models.mobilenetv2 import MobileNetV2
-from models.resnet import BLOCKS, ResNet
+from deploy.models import ModelError, build
+from deploy.models.initialize import encoder_parameters, initialize
+from deploy.models.mobilenetv2 import MobileNetV2
+from deploy.models.resnet import BLOCKS, ResNet
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 

@@ -14,8 +14,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from deploy.cli import main
 from deploy.errors import DeployError, GraphError
-from deploy.graph import Graph, graph_sha256, set_metadata
-from deploy.inspection import Inspection, inspect
+from deploy.graph.graph import Graph, graph_sha256
+from deploy.graph.metadata import set_metadata
+from deploy.inspect.inspection import Inspection, inspect
 from deploy.quantize.fp16 import convert_fp16
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)

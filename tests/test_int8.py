@@ -5,11 +5,11 @@ import pytest
 from graphs import quantized, refine_model, run
 from onnx import numpy_helper
 
-from deploy.graph import Graph, count_ops
-from deploy.metrics import Fidelity
+from deploy.graph.graph import Graph, count_ops
 from deploy.quantize.int8 import BIAS_MAX, activation_scale, quantize_int8, quantize_weight
 from deploy.quantize.placement import place
 from deploy.targets import PROFILES
+from deploy.validate.metrics import Fidelity
 
 ORT = PROFILES["ort"]
 

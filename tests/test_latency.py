@@ -11,15 +11,18 @@ from graphs import make_model, quantized, refine_model
 from onnx import helper
 from onnxruntime.quantization import quantize_dynamic
 
-from deploy import latency as latency_function
 from deploy.cli import main
 from deploy.errors import DeployError, GraphError
-from deploy.execution import Execution, describe_execution
-from deploy.graph import Graph, set_metadata
-from deploy.latency import WARM_UP, Latencies, explain, time_in_turn
+from deploy.graph.graph import Graph
+from deploy.graph.metadata import set_metadata
+from deploy.inspect import latency as latency_function
+from deploy.inspect.latency import WARM_UP, Latencies, time_in_turn
+from deploy.inspect.slowness import explain
 from deploy.quantize.fp16 import convert_fp16
-from deploy.runtime import OnnxRunner, OpenVinoRunner, Runtime
-from deploy.sessions import kernels_saturate
+from deploy.runtimes.onnxruntime import OnnxRunner
+from deploy.runtimes.openvino import OpenVinoRunner
+from deploy.runtimes.runner import Execution, Runtime
+from deploy.runtimes.sessions import kernels_saturate
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)
 ALL_IN_8_BITS = Execution(
@@ -79,9 +82,9 @@ def test_ratio_is_to_the_float32_graph_of_the_same_folder(folder: Path) -> None:
 
 
 def test_execution_in_onnxruntime_names_what_runs_in_float(folder: Path) -> None:
-    good = describe_execution(OnnxRunner(folder / "ort.onnx"))
+    good = OnnxRunner(folder / "ort.onnx").execution()
     assert (good.integer_convolutions, good.float_convolutions) == (4, ())
-    bad = describe_execution(OnnxRunner(folder / "tensorrt.onnx"))
+    bad = OnnxRunner(folder / "tensorrt.onnx").execution()
     assert bad.convolutions == 4
     assert {"conv1", "depthwise"} <= set(bad.float_convolutions)
     assert bad.float_nodes["Resize"] == ("resize",)
@@ -90,17 +93,17 @@ def test_execution_in_onnxruntime_names_what_runs_in_float(folder: Path) -> None
 
 def test_execution_in_openvino_names_what_runs_in_float(folder: Path) -> None:
     pytest.importorskip("openvino")
-    execution = describe_execution(OpenVinoRunner(folder / "tensorrt.onnx", exact=False))
+    execution = OpenVinoRunner(folder / "tensorrt.onnx", exact=False).execution()
     assert (execution.integer_convolutions, execution.float_convolutions) == (4, ())
     assert "Interpolate" in execution.float_nodes
-    as_float = describe_execution(OpenVinoRunner(folder / "fp32.onnx"))
+    as_float = OpenVinoRunner(folder / "fp32.onnx").execution()
     assert as_float.integer_convolutions == 0
     assert "conv2" in " ".join(as_float.float_convolutions) or as_float.convolutions == 4
 
 
 def test_dynamic_quantization_is_named(folder: Path) -> None:
     quantize_dynamic(folder / "fp32.onnx", folder / "dynamic.onnx")
-    execution = describe_execution(OnnxRunner(folder / "dynamic.onnx"))
+    execution = OnnxRunner(folder / "dynamic.onnx").execution()
     assert execution.integer_convolutions == 4
     assert "Mul" in execution.float_nodes
     reasons = explain(folder / "dynamic.onnx", Runtime.ONNXRUNTIME, "dynamic", None, execution, [])

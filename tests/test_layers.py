@@ -9,15 +9,15 @@ from graphs import quantized, refine_model, relu_beside_sum_model
 from numpy.typing import NDArray
 from onnx import helper
 
-from calibration import observe
-from deploy import layers
-from deploy.graph import Graph
-from deploy.layers import LayerSqnr, layer_sqnr
+from deploy.calibration import observe
+from deploy.graph.graph import Graph
 from deploy.quantize.equalize import equalize
 from deploy.quantize.placement import place
 from deploy.quantize.recipe import RECIPES, Levers, RecipeName, choose_recipes, equalizes
 from deploy.quantize.rewrite import rewrite
 from deploy.targets import PROFILES
+from deploy.validate import layer_fidelity as layers
+from deploy.validate.layer_fidelity import LayerSqnr, layer_sqnr
 
 IMAGES = [
     np.random.default_rng(seed).standard_normal((1, 3, 16, 16)).astype(np.float32)

@@ -14,9 +14,8 @@ from onnxruntime.quantization import (
 )
 
 from deploy.errors import DeployError, GraphError
-from deploy.graph import set_metadata
-from deploy.lint import RULES, lint
-from deploy.targets import PROFILES
+from deploy.graph.metadata import set_metadata
+from deploy.targets import PROFILES, RULES, lint
 
 R = np.random.default_rng(1)
 IMAGES = [R.standard_normal((1, 3, 16, 16), dtype=np.float32) for _ in range(4)]

@@ -3,7 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from deploy.metrics import ConfusionMatrix, Fidelity, MeanIouCost, marginals, paired_bootstrap
+from deploy.validate.metrics import (
+    ConfusionMatrix,
+    Fidelity,
+    MeanIouCost,
+    marginals,
+    paired_bootstrap,
+)
 
 
 def labels(*values: int) -> np.ndarray:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from calibration import CalibrationError, TensorStatistics, observe
-from calibration.observe import SAMPLES
+from deploy.calibration import CalibrationError, TensorStatistics, observe
+from deploy.calibration.observe import SAMPLES
 
 Float32Array = NDArray[np.float32]
 

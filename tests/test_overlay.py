@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration import PALETTE
-from deploy.overlay import SMALLEST_TEXT, draw_overlay, encode_mask
+from deploy.calibration import PALETTE
+from deploy.predict.overlay import SMALLEST_TEXT, draw_overlay, encode_mask
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30, 40), (500, 375), (1500, 2000)])

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from roads import COLORS, NAMES, write_roads
 
-import models
-from calibration import IGNORE_LABEL, PALETTE
-from deploy.classes import read_class_names
+from deploy import models
+from deploy.calibration import IGNORE_LABEL, PALETTE
 from deploy.cli import main
-from deploy.contact_sheet import contact_sheet
-from deploy.graph import read_graph, read_metadata
+from deploy.graph.metadata import read_metadata
+from deploy.graph.reading import read_graph
+from deploy.predict.contact_sheet import contact_sheet
+from deploy.validate.classes import read_class_names
 
 VARIANT = models.DEFAULT_VARIANT
 

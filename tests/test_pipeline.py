@@ -10,16 +10,17 @@ import pytest
 from results import validation
 
 import deploy
-import models
-from calibration import CalibrationError, DataError, read_calibration
-from calibration.ranges import Method, RangeConfig
+from deploy import models
+from deploy.calibration import CalibrationError, DataError, read_calibration
+from deploy.calibration.ranges import Method, RangeConfig
 from deploy.errors import DeployError, ReportError
-from deploy.graph import count_ops, read_metadata, set_metadata
+from deploy.graph.graph import count_ops
+from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.pipeline import whole
 from deploy.progress import SilentProgress
-from deploy.runtime import Runtime
+from deploy.runtimes.runner import Runtime
 from deploy.targets import PROFILES
-from deploy.validate import Protocol
+from deploy.validate.evaluate import Protocol
 
 VARIANT = models.DEFAULT_VARIANT
 SIZE = (64, 64)
@@ -215,7 +216,7 @@ def test_validate_graph_of_other_parameters_is_refused(
 ) -> None:
     from safetensors.torch import save_file
 
-    from models.checkpoint import fill_random
+    from deploy.models.checkpoint import fill_random
 
     module = models.build(VARIANT)
     fill_random(module, seed=1)
@@ -245,7 +246,7 @@ def test_validate_leaves_out_what_random_parameters_score(
     if random == "elsewhere":
         set_metadata(model, read_metadata(model) | {"weights": "random"})
     else:
-        monkeypatch.setattr("models.checkpoint.SHIPPED", tmp_path)
+        monkeypatch.setattr("deploy.models.checkpoint.SHIPPED", tmp_path)
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     onnx.save(model, tmp_path / "elsewhere.onnx")
     (result,) = deploy.validate(

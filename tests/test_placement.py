@@ -5,8 +5,9 @@ from graphs import make_model, refine_model, residual_model
 from onnx import TensorProto, helper
 
 from deploy.errors import GraphError
-from deploy.graph import Graph, with_node_names
-from deploy.quantize.placement import fused_branch, place
+from deploy.graph.activations import fused_branch
+from deploy.graph.graph import Graph, with_node_names
+from deploy.quantize.placement import place
 from deploy.targets import PROFILES
 
 ORT, TENSORRT = PROFILES["ort"], PROFILES["tensorrt"]

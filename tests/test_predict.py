@@ -14,15 +14,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import deploy
-import models
-from calibration import PALETTE, DataError, Fit
-from calibration.preprocess import MEAN, STD
-from calibration.voc import CLASSES, read_mask
+from deploy import models
+from deploy.calibration import PALETTE, DataError, Fit
+from deploy.calibration.preprocess import MEAN, STD
+from deploy.calibration.voc import CLASSES, read_mask
 from deploy.errors import DeployError, GraphError
-from deploy.graph import Graph, set_metadata
-from deploy.heads import Head, Interface, wrap
-from deploy.labelling import label_image
-from deploy.predict import open_network, predict
+from deploy.export.heads import Head, Interface, wrap
+from deploy.graph.graph import Graph
+from deploy.graph.metadata import set_metadata
+from deploy.predict.labelling import label_image
+from deploy.predict.predict import open_network, predict
 from deploy.quantize.fp16 import convert_fp16
 
 COLORS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)

@@ -4,8 +4,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from calibration import IGNORE_LABEL, PALETTE, Fit, logits_to_labels, preprocess
-from calibration.preprocess import fit_image, fit_mask, fitted_region, normalize
+from deploy.calibration import IGNORE_LABEL, PALETTE, Fit, logits_to_labels, preprocess
+from deploy.calibration.preprocess import fit_image, fit_mask, fitted_region, normalize
 
 SHAPES = [(375, 500), (500, 375), (333, 500), (281, 281), (37, 90), (640, 480)]  # height, width
 SIZES = [(64, 64), (60, 96), (97, 65)]

@@ -13,7 +13,7 @@ from onnx import helper
 from PIL import Image
 
 import deploy
-from calibration import CalibrationError, DataError, Fit, read_calibration
+from deploy.calibration import CalibrationError, DataError, Fit, read_calibration
 from deploy.cli import main
 from deploy.errors import DeployError, GraphError
 from deploy.quantize.recipe import RecipeName

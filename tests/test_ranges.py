@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration import (
+from deploy.calibration import (
     CalibrationError,
     Method,
     RangeConfig,
@@ -12,8 +12,8 @@ from calibration import (
     choose_method,
     choose_range,
 )
-from calibration.ranges import quantization_error
-from calibration.statistics import BINS
+from deploy.calibration.ranges import quantization_error
+from deploy.calibration.statistics import BINS
 
 each_method = pytest.mark.parametrize("method", list(Method))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration import (
+from deploy.calibration import (
     Calibration,
     CalibrationError,
     CalibrationImage,
@@ -18,7 +18,7 @@ from calibration import (
     read_calibration,
     read_split,
 )
-from calibration.record import FORMAT, file_sha256, identify
+from deploy.calibration.record import FORMAT, file_sha256, identify
 
 
 def collect(seed: int) -> TensorStatistics:

@@ -16,11 +16,11 @@ from PIL import Image
 from results import SCHEMA, cells
 
 import deploy
-import models
-from calibration.scenes import write_scenes
+from deploy import models
+from deploy.calibration.scenes import write_scenes
 from deploy.errors import ReportError
-from deploy.files import write_whole
 from deploy.quantize.recipe import RecipeName
+from deploy.store.files import write_whole
 
 pytestmark = pytest.mark.slow
 VARIANT = models.DEFAULT_VARIANT

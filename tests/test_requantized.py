@@ -7,13 +7,13 @@ import onnxruntime
 import pytest
 from graphs import quantized, refine_model, run
 
-from calibration import RangeConfig, observe
-from deploy.graph import Graph, count_ops
+from deploy.calibration import RangeConfig, observe
+from deploy.graph.graph import Graph, count_ops
+from deploy.graph.requantized import find_requantized, keep_in_float
 from deploy.quantize.placement import place
 from deploy.quantize.plan import plan_int8
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
-from deploy.requantized import find_requantized, keep_in_float
-from deploy.sessions import open_session
+from deploy.runtimes.sessions import open_session
 from deploy.targets import PROFILES
 
 R = np.random.default_rng(3)

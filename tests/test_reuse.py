@@ -16,15 +16,15 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 import deploy
-import models
-from calibration.ranges import Method, RangeConfig
-from deploy import reuse
-from deploy.gate import Gate
-from deploy.graph import read_metadata, set_metadata
+from deploy import models
+from deploy.calibration.ranges import Method, RangeConfig
+from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.progress import REUSED, SilentProgress, Step
+from deploy.quantize.gate import Gate
 from deploy.quantize.recipe import RecipeName
 from deploy.quantize.weights import _one_thread
-from deploy.reuse import (
+from deploy.store import reuse
+from deploy.store.reuse import (
     SEAL,
     read_sealed_graph,
     read_sealed_json,
@@ -32,7 +32,7 @@ from deploy.reuse import (
     seal_json,
     stage_key,
 )
-from deploy.validate import Protocol
+from deploy.validate.evaluate import Protocol
 
 VARIANT = models.DEFAULT_VARIANT
 GRAPHS = ("fp32.onnx", "fp16.onnx", "int8.onnx")
@@ -186,7 +186,7 @@ def test_other_parameters_and_force_make_everything_anew(
     forced = do_all(out, voc_root, force=True)
     assert forced.of(*STAGES) == [""] * 5
     assert {name: (out / VARIANT / name).read_bytes() for name in GRAPHS} == before
-    monkeypatch.setattr("models.checkpoint.SHIPPED", tmp_path)
+    monkeypatch.setattr("deploy.models.checkpoint.SHIPPED", tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert do_all(out, voc_root).of(*STAGES) == [""] * 5
     assert read_metadata(onnx.load(out / VARIANT / "int8.onnx"))["weights"] == "random"

@@ -8,12 +8,11 @@ import pytest
 from graphs import make_model, quantized, refine_model, run
 from onnx import helper
 
-from deploy.graph import Graph, attributes, count_ops
-from deploy.lint import lint
+from deploy.graph.graph import Graph, attributes, count_ops
 from deploy.quantize.direct_convolution import align_channels
 from deploy.quantize.rewrite import rewrite, separate_pooling
-from deploy.sessions import open_session
-from deploy.targets import PROFILES
+from deploy.runtimes.sessions import open_session
+from deploy.targets import PROFILES, lint
 
 R = np.random.default_rng(1)
 

@@ -8,16 +8,13 @@ from graphs import make_model, quantized, refine_model, relu_beside_sum_model, r
 from onnx import TensorProto, helper
 
 from deploy.errors import DeployError, GraphError
-from deploy.graph import Graph, read_graph
+from deploy.graph.graph import Graph
+from deploy.graph.reading import read_graph
 from deploy.quantize.fp16 import convert_fp16
-from deploy.runtime import (
-    OnnxRunner,
-    OpenVinoRunner,
-    Runtime,
-    executed_convolutions,
-    open_graph,
-    openvino_core,
-)
+from deploy.runtimes.onnxruntime import OnnxRunner
+from deploy.runtimes.open import executed_convolutions, open_graph
+from deploy.runtimes.openvino import OpenVinoRunner, openvino_core
+from deploy.runtimes.runner import Runtime
 from deploy.targets import PROFILES
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)

@@ -3,8 +3,8 @@ import onnx
 from graphs import run
 from onnx import numpy_helper
 
-from deploy.saturation import saturates
-from deploy.sessions import kernels_saturate, open_session
+from deploy.runtimes.saturation import saturates
+from deploy.runtimes.sessions import kernels_saturate, open_session
 
 SIXTEEN_BITS = 32767
 

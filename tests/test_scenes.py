@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration.errors import DataError
-from calibration.scenes import dataset as module
-from calibration.scenes import draw_scene, scene_name, write_scenes
-from calibration.scenes.compose import DRAWERS, TEXTURE, compose
-from calibration.scenes.paint import coat, finish
-from calibration.scenes.sketch import Sketch, smooth, turn
-from calibration.scenes.textures import TEXTURES, texture
-from calibration.voc import CLASSES, IGNORE_LABEL, PALETTE, read_sample, read_split
+from deploy.calibration.dataset import IGNORE_LABEL
+from deploy.calibration.errors import DataError
+from deploy.calibration.scenes import dataset as module
+from deploy.calibration.scenes import draw_scene, scene_name, write_scenes
+from deploy.calibration.scenes.compose import DRAWERS, TEXTURE, compose
+from deploy.calibration.scenes.paint import coat, finish
+from deploy.calibration.scenes.sketch import Sketch, smooth, turn
+from deploy.calibration.scenes.textures import TEXTURES, texture
+from deploy.calibration.voc import CLASSES, PALETTE, read_sample, read_split
 
 
 def digests(root: Path) -> dict[str, str]:

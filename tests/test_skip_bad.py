@@ -9,8 +9,8 @@ from bad_graphs import good
 from bad_inputs import BAD_IMAGES, BAD_MASKS
 from conftest import run_main
 
-from calibration import read_calibration
-from deploy.graph import read_metadata
+from deploy.calibration import read_calibration
+from deploy.graph.metadata import read_metadata
 
 CALIBRATE = ["calibrate", "net.onnx", "--images", "6", "--voc-root", "VOCdevkit", "--out", "out"]
 VALIDATE = ["validate", "net.onnx", "--voc-root", "VOCdevkit", "--out", "out", "--json"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration import CalibrationError, TensorStatistics
-from calibration.statistics import BINS
+from deploy.calibration import CalibrationError, TensorStatistics
+from deploy.calibration.statistics import BINS
 
 Samples = NDArray[np.float32]
 

@@ -10,8 +10,8 @@ from graphs import refine_model
 from numpy.typing import NDArray
 from onnx import helper
 
-from calibration import Method, RangeConfig, TensorStatistics, choose_range, observe
-from deploy.graph import Graph
+from deploy.calibration import Method, RangeConfig, TensorStatistics, choose_range, observe
+from deploy.graph.graph import Graph
 from deploy.quantize.placement import place
 from deploy.targets import DEFAULT_TARGET, PROFILES
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from deploy.errors import DeployError
-from deploy.targets import DEFAULT_TARGET, PROFILES, Bias, find_profile
+from deploy.graph.profile import Bias
+from deploy.targets import DEFAULT_TARGET, PROFILES, find_profile
 
 
 def test_profiles_are_found_by_their_own_name() -> None:

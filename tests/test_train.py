@@ -10,8 +10,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from calibration.errors import DataError
-from calibration.voc import IGNORE_LABEL, PALETTE
+from deploy.calibration.dataset import IGNORE_LABEL
+from deploy.calibration.errors import DataError
+from deploy.calibration.voc import PALETTE
+from deploy.models import build, load_checkpoint
+from deploy.models.initialize import decoder_keys, initialize
 from deploy.training import (
     CHECKPOINT,
     Augmentation,
@@ -23,8 +26,6 @@ from deploy.training import (
 )
 from deploy.training.data import Batch, Batches, augment
 from deploy.training.run import Run, schedule_factor
-from models import build, load_checkpoint
-from models.initialize import decoder_keys, initialize
 
 
 def write_root(directory: Path, count: int = 4, size: tuple[int, int] = (48, 64)) -> Path:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import load_checkpoint, read_state_dict
-from models.errors import ModelError
-from models.unpickle import Foreign, _Unpickler, load_inert
+from deploy.models.checkpoint import load_checkpoint, read_state_dict
+from deploy.models.errors import ModelError
+from deploy.models.unpickle import Foreign, _Unpickler, load_inert
 
 State = dict[str, Tensor]
 

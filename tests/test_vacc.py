@@ -7,7 +7,7 @@ import pytest
 from graphs import refine_model
 
 import deploy
-from calibration import Method, RangeConfig
+from deploy.calibration import Method, RangeConfig
 from deploy.errors import DeployError
 
 CONFIGURATION = """\

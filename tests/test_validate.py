@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.preprocess import Fit, fit_mask
-from calibration.voc import read_sample, read_split
+from deploy.calibration.preprocess import Fit, fit_mask
+from deploy.calibration.voc import read_sample, read_split
 from deploy.errors import GraphError
-from deploy.metrics import ConfusionMatrix, Estimate
-from deploy.validate import Protocol, Result, Seen, evaluate
+from deploy.validate.evaluate import Protocol, Result, Seen, evaluate
+from deploy.validate.metrics import ConfusionMatrix, Estimate
 
 SIZE = (32, 32)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import DEFAULT_VARIANT, VARIANTS, ModelError, build, count_macs, count_parameters
+from deploy.models import DEFAULT_VARIANT, VARIANTS, ModelError, build, count_macs, count_parameters
 
 UPSTREAM = Path(__file__).parent / "data" / "upstream"
 PARAMETERS = {

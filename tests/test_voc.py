@@ -5,8 +5,8 @@ import pytest
 from conftest import SYNTHETIC_SPLITS, save_mask
 from PIL import Image
 
-from calibration import CLASSES, IGNORE_LABEL, PALETTE, DataError, find_voc_root, read_split
-from calibration.voc import (
+from deploy.calibration import CLASSES, IGNORE_LABEL, PALETTE, DataError, find_voc_root, read_split
+from deploy.calibration.voc import (
     DEFAULT_ROOT,
     SCENES_ROOT,
     Sample,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from graphs import refine_model, run
 
-from calibration import observe
-from deploy.graph import Graph, with_node_names
+from deploy.calibration import observe
+from deploy.graph.graph import Graph, with_node_names
 from deploy.quantize import rounding
 from deploy.quantize.int8 import nearest_weights
 from deploy.quantize.moments import ConvGeometry, collect_moments

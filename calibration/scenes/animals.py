@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from calibration.scenes.paint import DARK, LIGHT, Rng, coat, paint, shade
-from calibration.scenes.sketch import Color, Points, Sketch, smooth, turn
+from deploy.calibration.scenes.paint import DARK, LIGHT, Rng, coat, paint, shade
+from deploy.calibration.scenes.sketch import Color, Points, Sketch, smooth, turn
 
 
 def _legs(

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from calibration.scenes.paint import (
+from deploy.calibration.scenes.paint import (
     DARK,
     GLASS,
     LAMP,
@@ -16,8 +16,8 @@ from calibration.scenes.paint import (
     paint,
     shade,
 )
-from calibration.scenes.sketch import Color, Float32Array, Sketch
-from calibration.scenes.textures import noise, texture
+from deploy.calibration.scenes.sketch import Color, Float32Array, Sketch
+from deploy.calibration.scenes.textures import noise, texture
 
 Fill = tuple[int, int, int]
 

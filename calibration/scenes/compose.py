@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from calibration.scenes import animals, furniture, vehicles
-from calibration.scenes.backgrounds import background, prop
-from calibration.scenes.paint import Rng
-from calibration.scenes.person import person
-from calibration.scenes.sketch import Float32Array, Sketch
-from calibration.scenes.textures import light, noise, surface
-from calibration.voc import CLASSES, IGNORE_LABEL, UInt8Array
+from deploy.calibration.dataset import IGNORE_LABEL
+from deploy.calibration.scenes import animals, furniture, vehicles
+from deploy.calibration.scenes.backgrounds import background, prop
+from deploy.calibration.scenes.paint import Rng
+from deploy.calibration.scenes.person import person
+from deploy.calibration.scenes.sketch import Float32Array, Sketch
+from deploy.calibration.scenes.textures import light, noise, surface
+from deploy.calibration.voc import CLASSES, UInt8Array
 
 DRAWERS: dict[str, Callable[[Rng], Sketch]] = {
     "aeroplane": vehicles.aeroplane,

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from calibration.errors import DataError
-from calibration.processes import is_running
-from calibration.scenes.compose import compose, encode_jpeg
-from calibration.voc import PALETTE, UInt8Array
+from deploy.calibration.errors import DataError
+from deploy.calibration.processes import is_running
+from deploy.calibration.scenes.compose import compose, encode_jpeg
+from deploy.calibration.voc import PALETTE, UInt8Array
 
 GENERATOR = 3  # goes up with every change of what is drawn
 SETTINGS_FILE = "scenes.json"
@@ -35,7 +35,7 @@ def write_scenes(
     A data set of the same settings that is already there is kept as it is.
 
     Returns:
-        The VOC2012 folder, fit for ``calibration.voc.read_split``.
+        The VOC2012 folder, fit for ``deploy.calibration.voc.read_split``.
 
     Raises:
         DataError: a count or the seed is negative, both counts are 0, something else is at

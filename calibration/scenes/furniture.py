@@ -2,8 +2,19 @@
 
 import numpy as np
 
-from calibration.scenes.paint import DARK, GLASS, LIGHT, METAL, Rng, finish, fur, leaf, paint, shade
-from calibration.scenes.sketch import Color, Sketch, smooth, turn
+from deploy.calibration.scenes.paint import (
+    DARK,
+    GLASS,
+    LIGHT,
+    METAL,
+    Rng,
+    finish,
+    fur,
+    leaf,
+    paint,
+    shade,
+)
+from deploy.calibration.scenes.sketch import Color, Sketch, smooth, turn
 
 
 def bottle(rng: Rng) -> Sketch:

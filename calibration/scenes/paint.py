@@ -4,7 +4,7 @@ import colorsys
 
 import numpy as np
 
-from calibration.scenes.sketch import Color
+from deploy.calibration.scenes.sketch import Color
 
 Rng = np.random.Generator
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from calibration.scenes.paint import DARK, Rng, finish, fur, paint, shade
-from calibration.scenes.sketch import Color, Sketch, smooth
+from deploy.calibration.scenes.paint import DARK, Rng, finish, fur, paint, shade
+from deploy.calibration.scenes.sketch import Color, Sketch, smooth
 
 
 def _limb(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from calibration.voc import UInt8Array
+from deploy.calibration.voc import UInt8Array
 
 Points = Sequence[tuple[float, float]] | NDArray[np.float64]
 Color = NDArray[np.float64]  # RGB, 0…1

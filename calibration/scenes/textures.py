@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from calibration.scenes.paint import Rng
-from calibration.scenes.sketch import Float32Array
+from deploy.calibration.scenes.paint import Rng
+from deploy.calibration.scenes.sketch import Float32Array
 
 
 def noise(rng: Rng, height: int, width: int, cells: float) -> Float32Array:

@@ -2,8 +2,19 @@
 
 import numpy as np
 
-from calibration.scenes.paint import DARK, GLASS, LAMP, LIGHT, METAL, Rng, finish, fur, paint, shade
-from calibration.scenes.sketch import Color, Sketch, smooth
+from deploy.calibration.scenes.paint import (
+    DARK,
+    GLASS,
+    LAMP,
+    LIGHT,
+    METAL,
+    Rng,
+    finish,
+    fur,
+    paint,
+    shade,
+)
+from deploy.calibration.scenes.sketch import Color, Sketch, smooth
 
 
 def _tyre(sketch: Sketch, x: float, y: float, radius: float, hub: Color) -> None:

@@ -9,17 +9,17 @@ from typing import Annotated
 import typer
 
 import deploy
-from calibration import DataError, Fit, find_voc_root
-from calibration.voc import name_data_set
-from deploy.artifacts import DEFAULT_OUT
 from deploy.bench import table
 from deploy.bench.measure import Row, Settings, measure_quantizers, measure_stages
-from deploy.calibration_source import CalibrationSource
+from deploy.calibration import DataError, Fit, find_voc_root
+from deploy.calibration.voc import name_data_set
 from deploy.cli import display
-from deploy.environment import describe_environment
 from deploy.errors import USER_ERRORS
-from deploy.files import write_whole
 from deploy.progress import ConsoleProgress
+from deploy.quantize.calibration_source import CalibrationSource
+from deploy.store.artifacts import DEFAULT_OUT
+from deploy.store.environment import describe_environment
+from deploy.store.files import write_whole
 
 
 def bench(

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from calibration import find_voc_root, read_split
 from deploy.bench.quantizers import QUANTIZERS
 from deploy.bench.work import Stage, prepare_work
-from deploy.calibration_source import CalibrationSource
+from deploy.calibration import find_voc_root, read_split
 from deploy.errors import USER_ERRORS, DeployError
+from deploy.quantize.calibration_source import CalibrationSource
 
 
 def run_apart(*arguments: str) -> dict[str, Any]:

@@ -9,18 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from calibration import Sample, find_voc_root, read_split
-from calibration.preprocess import Float32Array
 from deploy.bench.apart import quantize_apart, work_apart
 from deploy.bench.quantizers import QUANTIZERS, Quantizer
 from deploy.bench.work import Stage, Work, input_reader, prepare_work, read_fit
+from deploy.calibration import Sample, find_voc_root, read_split
+from deploy.calibration.preprocess import Float32Array
 from deploy.errors import DeployError
-from deploy.evaluation import EvaluationSet
-from deploy.graph import Graph, read_graph, read_metadata
-from deploy.latency import time_in_turn
+from deploy.graph.graph import Graph
+from deploy.graph.metadata import read_metadata
+from deploy.graph.reading import read_graph
+from deploy.inspect.latency import time_in_turn
 from deploy.progress import Progress
-from deploy.runtime import OnnxRunner, OpenVinoRunner, Runner
-from deploy.validate import Protocol, evaluate
+from deploy.runtimes.onnxruntime import OnnxRunner
+from deploy.runtimes.openvino import OpenVinoRunner
+from deploy.runtimes.runner import Runner
+from deploy.validate.evaluate import Protocol, evaluate
+from deploy.validate.evaluation import EvaluationSet
 
 FEW, MANY = 4, 32  # images of the two memory measurements
 PASSES = 5  # forward passes before and after each quantization

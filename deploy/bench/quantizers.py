@@ -21,19 +21,21 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from calibration import Method, RangeConfig
-from calibration.preprocess import Float32Array
-from calibration.voc import Sample
-from deploy import quantization
-from deploy.artifacts import Target
 from deploy.bench.work import input_reader
-from deploy.calibration_source import CalibrationSource
-from deploy.graph import Graph, read_graph
-from deploy.preparation import prepare
+from deploy.calibration import Method, RangeConfig
+from deploy.calibration.preprocess import Float32Array
+from deploy.calibration.voc import Sample
+from deploy.graph.graph import Graph
+from deploy.graph.profile import Profile
+from deploy.graph.reading import read_graph
 from deploy.progress import SilentProgress
+from deploy.quantize import quantization
+from deploy.quantize.calibration_source import CalibrationSource
+from deploy.quantize.preparation import prepare
 from deploy.quantize.recipe import RECIPES, RecipeName
-from deploy.runtime import load_openvino, openvino_core
-from deploy.targets import PROFILES, Profile
+from deploy.runtimes.openvino import load_openvino, openvino_core
+from deploy.store.artifacts import Network
+from deploy.targets import PROFILES
 
 Quantize = Callable[[Path, Path, CalibrationSource], None]  # FP32 file, INT8 file, images
 
@@ -60,7 +62,7 @@ def _ours(
     def quantize(fp32: Path, int8: Path, source: CalibrationSource) -> None:
         progress, config = SilentProgress(), RangeConfig(method=method)
         with tempfile.TemporaryDirectory(dir=int8.parent) as folder:
-            target = Target(name=fp32.stem, folder=Path(folder), given=fp32)
+            target = Network(name=fp32.stem, folder=Path(folder), given=fp32)
             prepared = prepare(target, source, None, progress)
             plan = quantization.plan(prepared, source, config, profile, RECIPES[recipe], progress)
             quantization.write_int8(prepared, plan, config, progress).path.replace(int8)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.figures import number, percent
+from deploy.report.figures import number, percent
 
 Row = Mapping[str, Any]
 LATENCY_COLUMNS = ("onnxruntime ms", "x", "OpenVINO ms", "x")

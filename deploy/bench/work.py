@@ -5,14 +5,17 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-from calibration import Fit, describe_data_set, find_voc_root, observe, preprocess
-from calibration.preprocess import Float32Array
-from calibration.voc import Sample, read_image
-from deploy.graph import Graph, read_graph, read_metadata
+from deploy.calibration import Fit, describe_data_set, find_voc_root, observe, preprocess
+from deploy.calibration.preprocess import Float32Array
+from deploy.calibration.voc import Sample, read_image
+from deploy.graph.graph import Graph
+from deploy.graph.metadata import read_metadata
+from deploy.graph.reading import read_graph
 from deploy.quantize.placement import place
-from deploy.runtime import OnnxRunner, default_threads
+from deploy.runtimes.onnxruntime import OnnxRunner
+from deploy.store.environment import default_threads
 from deploy.targets import DEFAULT_TARGET, PROFILES
-from deploy.validate import Protocol, evaluate
+from deploy.validate.evaluate import Protocol, evaluate
 
 Work = Callable[[list[Sample]], float]
 

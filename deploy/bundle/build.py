@@ -8,36 +8,23 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from deploy.arguments import takes_plain
-from deploy.artifacts import DEFAULT_OUT, Target, int8_name, resolve_target
-from deploy.bundle.contents import (
-    Contents,
-    Precision,
-    Toolchain,
-    common_files,
-    describe,
-    make_golden,
-)
+from deploy.bundle.contents import Contents, Toolchain, common_files, describe, make_golden
 from deploy.bundle.readme import readme
-from deploy.bundle.toolchains import WRITERS, Files, vacc
-from deploy.claims import refuse_foreign
 from deploy.errors import DeployError
-from deploy.files import write_folder_whole
-from deploy.graph import Graph, naming, read_graph, read_metadata
-from deploy.heads import Interface, check_plain, refuse_wrapped
-from deploy.locks import hold
-from deploy.metadata import read_fit
+from deploy.export.heads import Interface, check_plain, refuse_wrapped
+from deploy.graph.graph import Graph
+from deploy.graph.metadata import read_fit, read_metadata
+from deploy.graph.reading import naming, read_graph
 from deploy.progress import Progress, SilentProgress
-from deploy.results import read_results
-from deploy.targets import DEFAULT_TARGET, VACC
+from deploy.store.artifacts import DEFAULT_OUT, Network, resolve_network
+from deploy.store.claims import refuse_foreign
+from deploy.store.files import write_folder_whole
+from deploy.store.locks import hold
+from deploy.targets import TOOLCHAINS, int8_name
+from deploy.targets.accelerator import Accelerator, Bundled, Files, Precision
+from deploy.validate.results import read_results
 
 SUMS = "SHA256SUMS"
-# Of the profiles in deploy/targets.py, the one whose INT8 graph a toolchain gets.
-PROFILE = {
-    Toolchain.TRITON: DEFAULT_TARGET,
-    Toolchain.OPENVINO: "openvino",
-    Toolchain.TENSORRT: "tensorrt",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +38,6 @@ class Bundle:
     note: str | None  # what is not as one would expect
 
 
-@takes_plain
 def bundle(
     target: str,
     toolchain: Toolchain,
@@ -78,14 +64,15 @@ def bundle(
         DeployError: a graph is missing (the message says what makes it), it cannot be bundled, or
             the folder holds something else than a bundle or cannot be written.
     """
-    found, interface = resolve_target(target, out), interface or Interface()
+    found, interface = resolve_network(target, out), interface or Interface()
     refuse_foreign(found)
     name = f"bundle-{toolchain}-{precision}{interface.suffix}"
     folder = folder or found.folder / name
     _refuse_other_folder(folder)
     progress = progress or SilentProgress()
+    accelerator, toolbox = TOOLCHAINS[toolchain]
     with hold(found.folder, progress), progress.step(f"bundle {found.name}"):
-        path = _find_graph(found, toolchain, precision, interface)
+        path = _find_graph(found, accelerator, precision, interface)
         plain = read_graph(path)
         refuse_wrapped(plain, path, "bundle the plain graph; --head and --embed-preprocessing wrap")
         contents = Contents(
@@ -99,14 +86,20 @@ def bundle(
         with naming(path):
             check_plain(Graph(plain))
             description, golden = describe(contents), make_golden(contents)
-        if toolchain is Toolchain.VACC:
-            part = vacc(path.parent)
-        else:
-            part = WRITERS[toolchain](contents, description, golden)
+        part = toolbox.write(
+            Bundled(
+                title=contents.title,
+                precision=precision,
+                model=contents.model,
+                description=description,
+                golden=golden,
+                folder=path.parent,
+            )
+        )
         files = common_files(contents, description, golden) | part.files
         files["check.py"] = (resources.files("deploy.bundle") / "check.py").read_bytes()
         results = read_results(found) if found.validation.is_file() else None
-        files["README.md"] = readme(contents, toolchain, description, part, results)
+        files["README.md"] = readme(contents, toolbox.title, description, part, results)
         files[SUMS] = _checksums(files)
         size_bytes = write_folder_whole(folder, files)
     return Bundle(
@@ -115,19 +108,21 @@ def bundle(
 
 
 def _find_graph(
-    target: Target, toolchain: Toolchain, precision: Precision, interface: Interface
+    target: Network, accelerator: Accelerator, precision: Precision, interface: Interface
 ) -> Path:
     """Return the plain graph to bundle; raises DeployError with what makes it if it is missing."""
     name = str(target.given or target.name)
-    if toolchain is Toolchain.VACC:
+    if accelerator.profile is None:
         if precision is not Precision.INT8 or not interface.is_plain:
-            raise DeployError("vamc makes INT8 of the plain float graph: leave out other options")
-        path = target.folder / VACC / "fp32.onnx"
-        command = f"deploy quantize {name} --int8 --target {VACC}"
+            raise DeployError(
+                f"{accelerator.runtime} makes INT8 of the plain float graph: leave out other "
+                "options"
+            )
+        path = target.handed_over(accelerator.name) / "fp32.onnx"
+        command = f"deploy quantize {name} --int8 --target {accelerator.name}"
     elif precision is Precision.INT8:
-        profile = PROFILE[toolchain]
-        path = target.graph(int8_name(profile))
-        command = f"deploy quantize {name} --int8 --target {profile}"
+        path = target.graph(int8_name(accelerator.name))
+        command = f"deploy quantize {name} --int8 --target {accelerator.name}"
     else:
         path = target.graph(precision.value)
         fp32 = precision is Precision.FP32

@@ -12,13 +12,16 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
-from calibration.preprocess import MEAN, STD, Fit, fit_image, normalize
-from calibration.scenes import draw_scene
-from calibration.voc import UInt8Array
-from deploy.emulation import emulate_half, has_half
+from deploy.calibration.preprocess import MEAN, STD, Fit, fit_image, normalize
+from deploy.calibration.scenes import draw_scene
+from deploy.calibration.voc import UInt8Array
 from deploy.errors import GraphError
-from deploy.graph import Graph, graph_sha256, read_metadata
-from deploy.heads import Head, Interface, run, wrap
+from deploy.export.heads import Head, Interface, run, wrap
+from deploy.graph.graph import Graph, graph_sha256
+from deploy.graph.half import emulate_half, has_half
+from deploy.graph.metadata import read_metadata
+from deploy.targets import TOOLCHAINS
+from deploy.targets.accelerator import Precision
 
 SCENE = 16  # of the drawn ones: six classes for the network, and colours matter to it
 LAYOUTS = {Head.LOGITS: "NCHW", Head.UPSAMPLED: "NCHW", Head.LABELS: "NHW"}
@@ -29,21 +32,8 @@ FITS = {
 }
 
 
-class Toolchain(StrEnum):
-    """What a bundle is for."""
-
-    TRITON = "triton"
-    OPENVINO = "openvino"
-    TENSORRT = "tensorrt"
-    VACC = "vacc"
-
-
-class Precision(StrEnum):
-    """Which graph is in it."""
-
-    INT8 = "int8"
-    FP16 = "fp16"
-    FP32 = "fp32"
+Toolchain = StrEnum("Toolchain", {name.upper(): name for name in TOOLCHAINS})  # type: ignore[misc]
+Toolchain.__doc__ = "What a bundle is for."
 
 
 # Share of golden.npz's labels that another runtime shall give as well: it rounds in other places.

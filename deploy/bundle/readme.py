@@ -4,19 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from calibration.record import file_sha256
-from deploy.bundle.contents import Contents, Toolchain
-from deploy.bundle.render import render
-from deploy.bundle.toolchains import Part
-from deploy.figures import data_set, is_drawn, percent
-from deploy.graph import read_metadata
+from deploy.bundle.contents import Contents
+from deploy.calibration.record import file_sha256
+from deploy.graph.metadata import read_metadata
+from deploy.report.figures import data_set, is_drawn, percent
+from deploy.targets.accelerator import Part
+from deploy.targets.render import render
 
-NAMES = {
-    Toolchain.TRITON: "Triton Inference Server",
-    Toolchain.OPENVINO: "OpenVINO",
-    Toolchain.TENSORRT: "TensorRT",
-    Toolchain.VACC: "VACC",
-}
 MEANINGS = {
     "logits": "one value a class at a quarter of the size: resize (bilinear, half-pixel centres), "
     "then take the largest",
@@ -27,17 +21,26 @@ MEANINGS = {
 
 def readme(
     contents: Contents,
-    toolchain: Toolchain,
+    toolchain: str,
     description: Mapping[str, Any],
     part: Part,
     results: Mapping[str, Any] | None,
 ) -> str:
-    """Return the text; ``results`` is what validation.json has, if there is one."""
+    """Return the text.
+
+    Args:
+        contents: of the bundle.
+        toolchain: its full name.
+        description: model.json.
+        part: what the toolchain adds.
+        results: what validation.json has, if there is one.
+    """
     weights = read_metadata(contents.plain).get("weights", "parameters of unknown origin")
     return render(
+        "deploy.bundle",
         "README.md.j2",
         model=description,
-        toolchain=NAMES[toolchain],
+        toolchain=toolchain,
         classes=len(contents.classes),
         file=contents.path.name,
         weights="random parameters" if weights == "random" else f"parameters: {weights}",

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 import deploy
-from deploy.artifacts import DEFAULT_OUT
-from deploy.bundle import Precision, Toolchain
+from deploy.bundle import Toolchain
 from deploy.cli import display_bundle
 from deploy.cli.options import AsJson, EmbedPreprocessing, HeadOption, Out
-from deploy.heads import Head, Interface
+from deploy.export.heads import Head, Interface
 from deploy.progress import ConsoleProgress
+from deploy.store.artifacts import DEFAULT_OUT
+from deploy.targets.accelerator import Precision
 
 
 def bundle(

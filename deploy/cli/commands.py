@@ -12,10 +12,9 @@ from typing import Annotated, Any
 import typer
 
 import deploy
-import models
-from calibration.preprocess import Fit
-from calibration.ranges import Method, RangeConfig
-from deploy.artifacts import DEFAULT_OUT
+from deploy import models
+from deploy.calibration.preprocess import Fit
+from deploy.calibration.ranges import Method, RangeConfig
 from deploy.cli import bundle, common, daily, display, making, quantizing, report, streams
 from deploy.cli.options import (
     AsJson,
@@ -37,10 +36,11 @@ from deploy.cli.options import (
 )
 from deploy.cli.stopping import Stopped, stoppable
 from deploy.errors import USER_ERRORS
-from deploy.heads import Head, Interface
+from deploy.export.heads import Head, Interface
 from deploy.progress import ConsoleProgress
-from deploy.runtime import Runtime
-from deploy.validate import Protocol
+from deploy.runtimes.runner import Runtime
+from deploy.store.artifacts import DEFAULT_OUT
+from deploy.validate.evaluate import Protocol
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -11,12 +11,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-import models
-from deploy import progress
+from deploy import models, progress
 from deploy.cli.settings import Settings, SettingsError, find_settings, read_settings
 from deploy.cli.stopping import SIGNALS, Stopped
-from deploy.environment import describe_environment
 from deploy.errors import USER_ERRORS
+from deploy.store.environment import describe_environment
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 import deploy
-from calibration.preprocess import Fit
-from deploy.artifacts import DEFAULT_OUT
+from deploy.calibration.preprocess import Fit
 from deploy.cli import display_daily
 from deploy.cli.options import AsJson, LintTarget, Out, Weights, parse_size
 from deploy.progress import ConsoleProgress
-from deploy.runtime import Runtime
+from deploy.runtimes.runner import Runtime
+from deploy.store.artifacts import DEFAULT_OUT
 
 
 def predict(

@@ -12,15 +12,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deploy.artifacts import PRECISIONS
-from deploy.default_options import all_sentences
-from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
-from deploy.pipeline import ExportedGraph, LintedGraph
-from deploy.preparation import CalibrationFile
-from deploy.quantization import QuantizedGraph
+from deploy.export.simplify import SimplifiedGraph
+from deploy.pipeline.exporting import ExportedGraph
+from deploy.pipeline.jobs import HandedFolder as HandedFolder
+from deploy.pipeline.linting import LintedGraph
+from deploy.quantize.preparation import CalibrationFile
+from deploy.quantize.quantization import QuantizedGraph
 from deploy.report import Report
-from deploy.simplify import SimplifiedGraph
-from deploy.vacc import VaccRecipe
+from deploy.report.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
+from deploy.report.processor import all_sentences
+from deploy.targets import PRECISIONS
 
 WIDTH = 100  # of running text
 GATE_COLUMNS = (
@@ -99,15 +100,16 @@ def _without_model(result: SimplifiedGraph) -> dict[str, Any]:
     }
 
 
-def quantized(results: Sequence[QuantizedGraph | VaccRecipe], *, as_json: bool) -> None:
+def quantized(results: Sequence[QuantizedGraph | HandedFolder], *, as_json: bool) -> None:
     """Print the graphs that a quantization wrote, and what stays float."""
     if as_json:
         return _json([asdict(result) for result in results])
     for result in results:
-        if isinstance(result, VaccRecipe):
+        if isinstance(result, HandedFolder):
             print(
-                f"{result.target} vacc: {result.path}  ({result.size_bytes / 1e6:.1f} MB: graph, "
-                f"{result.images} images, calibrate_mode {result.calibrate_mode})"
+                f"{result.target} {result.path.name}: {result.path}  "
+                f"({result.size_bytes / 1e6:.1f} MB: graph, {result.images} images, "
+                f"calibrate_mode {result.calibrate_mode})"
             )
             continue
         reused = ", calibration reused" if result.calibration_reused else ""

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from deploy.cli import display
-from deploy.default_options import say_exact
-from deploy.figures import number, percent
-from deploy.inspection import Inspection, Value
-from deploy.latency import Latencies, Timing
-from deploy.predict import Predictions, show_share
+from deploy.inspect.inspection import Inspection, Value
+from deploy.inspect.latency import Latencies, Timing
+from deploy.predict.predict import Predictions, show_share
+from deploy.report.figures import number, percent
+from deploy.report.processor import say_exact
 
 SHOWN = 8  # lines of a list that may be long
 NOISY = 1.5  # p95 by median: other work disturbs what is measured

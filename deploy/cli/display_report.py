@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploy.cli.display import line, table
-from deploy.figures import change
+from deploy.report.figures import change
 
 COLUMNS = ("model", "graph", "mIoU %", "drop", "agree %", "SQNR dB", "x torch", "MB")
 LEFT = 2  # columns of text

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from calibration.scenes import write_scenes
+from deploy.calibration.scenes import write_scenes
 from deploy.cli import display
 from deploy.cli.options import AsJson
-from deploy.fetch_voc import OFFICIAL, OFFICIAL_MD5, fetch_voc
 from deploy.progress import LOGGER, ConsoleProgress
 from deploy.training import Augmentation, DataRoot, Status, TrainConfig, train
+from deploy.training.fetch_voc import OFFICIAL, OFFICIAL_MD5, fetch_voc
 
 Data = Annotated[
     list[str] | None,

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from calibration.preprocess import Fit
-from calibration.ranges import Method
-from deploy.heads import Head
-from deploy.targets import TARGETS
+from deploy.calibration.preprocess import Fit
+from deploy.calibration.ranges import Method
+from deploy.export.heads import Head
+from deploy.targets import ACCELERATORS as TARGETS
 
 
 def propose_targets(incomplete: str) -> list[str]:

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 import deploy
-from calibration.ranges import Method, RangeConfig
-from deploy.artifacts import DEFAULT_OUT
+from deploy.calibration.ranges import Method, RangeConfig
 from deploy.cli import display
 from deploy.cli.options import (
     AsJson,
@@ -27,12 +26,13 @@ from deploy.cli.options import (
     Weights,
     parse_part,
 )
-from deploy.gate import DEFAULT_MIN_RATIO, Gate
-from deploy.heads import Head, Interface
+from deploy.export.heads import Head, Interface
 from deploy.progress import ConsoleProgress
-from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph
+from deploy.quantize.gate import DEFAULT_MIN_RATIO, Gate
+from deploy.quantize.quantization import MIN_FP16_SQNR, QuantizedGraph
 from deploy.quantize.recipe import Levers, RecipeName
 from deploy.quantize.weights import Rounding
+from deploy.store.artifacts import DEFAULT_OUT
 from deploy.targets import DEFAULT_TARGET
 
 EXIT_GATE_MISSED = 3

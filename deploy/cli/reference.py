@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from deploy.cli import app
 from deploy.errors import USER_ERRORS, DeployError
-from deploy.files import write_whole
+from deploy.store.files import write_whole
 
 MARK = "<!-- What follows is written by the command in the first line. -->\n"
 EVERYWHERE = frozenset({"quiet", "verbose"})  # described above the mark

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 import deploy
-from deploy.artifacts import DEFAULT_OUT
 from deploy.cli import display, display_report
 from deploy.cli.options import AsJson, Out, Variants
 from deploy.report import TOLERANCE
+from deploy.store.artifacts import DEFAULT_OUT
 
 EXIT_REGRESSION = 1
 

@@ -1,5 +1,5 @@
-"""Whether a quantized graph obeys the rules of the target that shall run it."""
+"""The checks that accelerators choose their rules from, and what they look at."""
 
-from deploy.lint.rules import RULES, Finding, lint
+from deploy.lint.rules import Finding, Rule, check
 
-__all__ = ["RULES", "Finding", "lint"]
+__all__ = ["Finding", "Rule", "check"]

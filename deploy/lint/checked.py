@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from deploy.lint.qdq import DEQUANTIZE, QUANTIZE, Affine, QdqGraph
-from deploy.targets import Profile
+from deploy.graph.profile import Profile
+from deploy.graph.qdq import DEQUANTIZE, QUANTIZE, Affine, QdqGraph
 
 Problems = Iterator[tuple[str, str]]  # node, what is wrong with it
 

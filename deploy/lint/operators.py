@@ -1,15 +1,15 @@
 """Rules on where Q/DQ stand: which operators compute in 8 bits."""
 
-from deploy.graph import opset
-from deploy.lint.checked import Checked, Problems
-from deploy.lint.qdq import DEQUANTIZE, QUANTIZE, QdqGraph
-from deploy.quantize.placement import (
+from deploy.graph.activations import (
     ACTIVATIONS,
     QUANTIZABLE,
     activation_bounds,
     activations,
     fused_activation,
 )
+from deploy.graph.graph import opset
+from deploy.graph.qdq import DEQUANTIZE, QUANTIZE, QdqGraph
+from deploy.lint.checked import Checked, Problems
 
 # Operators that TensorRT computes in 8 bits, or carries Q/DQ across.
 TENSORRT_OPERATORS = {

@@ -3,9 +3,9 @@
 import numpy as np
 import onnx
 
+from deploy.graph.activations import SAME_SCALE, keeps_scale
+from deploy.graph.qdq import Affine
 from deploy.lint.checked import Checked, Problems
-from deploy.lint.qdq import Affine
-from deploy.quantize.placement import SAME_SCALE, keeps_scale
 
 # What a target takes besides the activation type of its profile.
 ALSO_ACCEPTED = {"qnn": (np.dtype(np.uint16),), "openvino": (np.dtype(np.int8),)}

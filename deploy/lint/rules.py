@@ -1,22 +1,21 @@
-"""The rules of each target, each with what to do where it is broken.
+"""The rules that accelerators choose from, each with what to do where it is broken.
 
 A graph that breaks one still computes what it should, but the toolchain refuses it or computes
 nodes in float or in more steps than needed, unless the rule is about accuracy.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import onnx
 
 from deploy.errors import GraphError
-from deploy.graph import SUMMARY, read_metadata
+from deploy.graph.metadata import SUMMARY, read_metadata
+from deploy.graph.profile import Profile
+from deploy.graph.qdq import QdqGraph
 from deploy.lint import operators, parameters
 from deploy.lint.checked import Checked, Problems
-from deploy.lint.qdq import QdqGraph
-from deploy.targets import find_profile
 
 
 @dataclass(frozen=True)
@@ -134,51 +133,21 @@ NODE_GROUPS = (
     SATURATED_BIAS,
     OPSET,
 )
-RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
-    {
-        "ort": NODE_GROUPS,
-        "ort-avx2": (*NODE_GROUPS, WEIGHT_RANGE),
-        "ort-arm": NODE_GROUPS,
-        "openvino": (*COMMON, WEIGHT_PER_CHANNEL, SATURATED_BIAS, CONCAT_SCALE),
-        "tensorrt": (
-            *COMMON,
-            ZERO_POINT,
-            FLOAT_BIAS,
-            WEIGHT_PER_CHANNEL,
-            RESIZE_INPUT,
-            QUANTIZED_OUTPUT,
-            RESIDUAL,
-        ),
-        "qnn": (*NODE_GROUPS, FIXED_SHAPE),
-        "pow2": (
-            *COMMON,
-            ZERO_POINT,
-            POWER_OF_TWO,
-            WEIGHT_PER_TENSOR,
-            NARROW_BIAS,
-            FLOAT_RESULT,
-            CHANGED_SCALE,
-        ),
-    }
-)
 
 
-def lint(model: onnx.ModelProto, target: str) -> list[Finding]:
-    """Return every rule of ``target`` that a QDQ graph breaks, node by node.
+def check(model: onnx.ModelProto, profile: Profile, rules: Sequence[Rule]) -> list[Finding]:
+    """Return every one of ``rules`` that a QDQ graph breaks, node by node.
 
     Nodes that the graph's metadata name as kept float may be that.
 
     Raises:
-        DeployError: there is no such target.
         GraphError: the graph has no convolution, is in another format than QDQ, or a scale is no
             constant.
     """
-    checked = Checked(
-        graph=QdqGraph.of(model), profile=find_profile(target), kept_float=_kept_float(model)
-    )
+    checked = Checked(graph=QdqGraph.of(model), profile=profile, kept_float=_kept_float(model))
     return [
         Finding(rule=rule.name, node=node, problem=problem, remedy=rule.remedy)
-        for rule in RULES[target]
+        for rule in rules
         for node, problem in rule.check(checked)
     ]
 

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from torch import nn
 
-import models
-from calibration import Fit
-from calibration.preprocess import MEAN, STD
-from deploy.arguments import takes_plain
-from deploy.artifacts import DEFAULT_OUT, Target, resolve_target
-from deploy.classes import find_named_data_set, name_classes
+from deploy import models
+from deploy.calibration import Fit
+from deploy.calibration.preprocess import MEAN, STD
 from deploy.errors import DeployError
-from deploy.export import Difference, compare_with_torch, export_onnx
-from deploy.files import write_whole
-from deploy.graph import naming, read_graph, set_metadata
-from deploy.heads import Interface, refuse_wrapped, write_wrapped
-from deploy.locks import hold
+from deploy.export.heads import Interface, refuse_wrapped, write_wrapped
+from deploy.export.simplify import SimplifiedGraph, simplify_onnx
+from deploy.export.trace import Difference, compare_with_torch, export_onnx
+from deploy.graph.metadata import set_metadata
+from deploy.graph.reading import naming, read_graph
 from deploy.progress import REUSED, Progress, SilentProgress
-from deploy.reuse import read_sealed_graph, seal_graph, stage_key
-from deploy.simplify import SimplifiedGraph, simplify_onnx
+from deploy.store.artifacts import DEFAULT_OUT, Network, resolve_network
+from deploy.store.files import write_whole
+from deploy.store.locks import hold
+from deploy.store.reuse import read_sealed_graph, seal_graph, stage_key
+from deploy.validate.classes import find_named_data_set, name_classes
 
 Size = tuple[int, int]
 DEFAULT_SIZE: Size = (500, 500)
@@ -42,7 +42,6 @@ class ExportedGraph:
     wrapped: Path | None = None  # the same graph with the interface that was asked for
 
 
-@takes_plain
 def export(
     variant: str,
     *,
@@ -77,7 +76,7 @@ def export(
             f"input size {input_size[0]}x{input_size[1]} is above {MAX_SIDE}x{MAX_SIDE}: use a "
             "smaller one"
         )
-    target = resolve_target(variant, out)
+    target = resolve_network(variant, out)
     with hold(target.folder, progress):
         with progress.step(f"export {variant}") as step:
             data = find_named_data_set(voc_root)
@@ -132,7 +131,7 @@ def _describe_export(
 
 
 def export_if_missing(
-    target: Target,
+    target: Network,
     weights: Path | None,
     out: Path,
     fit: Fit | None,
@@ -151,7 +150,6 @@ def export_if_missing(
         )
 
 
-@takes_plain
 def simplify(path: Path, output: Path | None = None) -> SimplifiedGraph:
     """Simplify an ONNX file into ``output``, by default ``<stem>-simplified.onnx`` beside it.
 

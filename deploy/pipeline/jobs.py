@@ -3,20 +3,38 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from calibration import Calibration, Fit, RangeConfig, Sample
-from deploy import quantization
-from deploy.artifacts import Target, int8_name
-from deploy.calibration_source import CalibrationSource
-from deploy.gate import Gate, find_gated, search, tuning_set, write_gated
-from deploy.preparation import Prepared, prepare, prepare_with
+from deploy.calibration import Calibration, Fit, RangeConfig, Sample
+from deploy.export.heads import refuse_wrapped
+from deploy.graph.graph import Graph
+from deploy.graph.profile import Profile
+from deploy.graph.reading import read_graph
 from deploy.progress import Progress
-from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph
+from deploy.quantize import quantization
+from deploy.quantize.calibration_source import CalibrationSource
+from deploy.quantize.gate import Gate, find_gated, search, tuning_set, write_gated
+from deploy.quantize.preparation import Prepared, prepare, prepare_with
+from deploy.quantize.quantization import MIN_FP16_SQNR, QuantizedGraph
 from deploy.quantize.recipe import Recipe
-from deploy.reuse import graph_identity, images_sha256, stage_key
-from deploy.targets import Profile
-from deploy.vacc import VaccRecipe, write_vacc
+from deploy.store.artifacts import Network
+from deploy.store.files import write_folder_whole
+from deploy.store.reuse import graph_identity, images_sha256, stage_key
+from deploy.targets import int8_name
+from deploy.targets.accelerator import Accelerator, HandOver
+from deploy.targets.ort import ORT
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandedFolder:
+    """What was written for a toolchain that quantizes by itself."""
+
+    target: str
+    path: Path  # of the folder
+    size_bytes: int
+    images: int  # that calibrate
+    calibrate_mode: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +46,7 @@ class QuantizationJob:
     recipes: tuple[Recipe, ...]
     source: CalibrationSource | None  # None: there are no images, only ``given``
     given: tuple[tuple[str, Calibration], ...] = ()  # in place of images
-    profile: Profile | None = None  # None: vacc's folder in place of an INT8 graph
+    accelerator: Accelerator = ORT  # that the INT8 graph is for
     method: RangeConfig | None = None
     fp16_sqnr: float = MIN_FP16_SQNR
     gate: Gate | None = None
@@ -38,18 +56,19 @@ class QuantizationJob:
 
 
 def quantize_target(
-    target: Target, job: QuantizationJob, progress: Progress
-) -> list[QuantizedGraph | VaccRecipe]:
+    target: Network, job: QuantizationJob, progress: Progress
+) -> list[QuantizedGraph | HandedFolder]:
     """Write what is asked for, beside the target's float graph.
 
     Raises:
         DeployError, DataError, CalibrationError: what keeps it from being done.
     """
-    written: list[QuantizedGraph | VaccRecipe] = []
-    if job.int8 and job.profile is None and job.source:
-        with progress.step(f"vacc {target.name}"):
-            written.append(write_vacc(target, job.source, job.method))
-    if not job.fp16 and job.profile is None:
+    written: list[QuantizedGraph | HandedFolder] = []
+    accelerator = job.accelerator
+    if job.int8 and accelerator.hand_over and job.source:
+        with progress.step(f"{accelerator.name} {target.name}"):
+            written.append(_hand_over(target, accelerator, accelerator.hand_over, job))
+    if not job.fp16 and accelerator.profile is None:
         return written
     if job.given or job.source is None:
         prepared = prepare_with(target, job.given, job.fit)
@@ -58,9 +77,30 @@ def quantize_target(
     basis = _basis(prepared, job)
     if job.fp16:
         written.append(_fp16(prepared, job, basis, progress))
-    if job.int8 and job.profile is not None:
-        written.append(_int8(prepared, job, job.profile, basis, progress))
+    if job.int8 and accelerator.profile is not None:
+        written.append(_int8(prepared, job, accelerator.profile, basis, progress))
     return written
+
+
+def _hand_over(
+    target: Network, accelerator: Accelerator, hand_over: HandOver, job: QuantizationJob
+) -> HandedFolder:
+    """Write the folder of a toolchain that quantizes by itself."""
+    assert job.source is not None
+    model = read_graph(target.fp32)
+    refuse_wrapped(model, target.fp32, f"{accelerator.runtime} takes the graph without these")
+    source = job.source
+    given = hand_over(
+        target.name, target.fp32, Graph(model), source.samples, source.images, job.method
+    )
+    path = target.handed_over(accelerator.name)
+    return HandedFolder(
+        target=target.name,
+        path=path,
+        size_bytes=write_folder_whole(path, given.files),
+        images=len(source.samples),
+        calibrate_mode=given.calibrate_mode,
+    )
 
 
 def _basis(prepared: Prepared, job: QuantizationJob) -> dict[str, Any]:

@@ -5,12 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import models
-from deploy import evaluation
-from deploy.arguments import takes_plain
-from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target, resolve_targets
+from deploy import models
 from deploy.errors import DeployError
-from deploy.locks import hold
 from deploy.progress import REUSED, Progress, SilentProgress
 from deploy.report import (
     TOLERANCE,
@@ -20,13 +16,16 @@ from deploy.report import (
     read_earlier,
     write_report,
 )
-from deploy.results import read_kept, read_pictures, read_results, write_results
-from deploy.reuse import seal_json
-from deploy.runtime import Runtime, load_openvino
-from deploy.validate import Protocol
+from deploy.runtimes.open import BACKENDS
+from deploy.runtimes.runner import Runtime
+from deploy.store.artifacts import DEFAULT_OUT, exported_variants, resolve_network, resolve_networks
+from deploy.store.locks import hold
+from deploy.store.reuse import seal_json
+from deploy.validate import evaluation
+from deploy.validate.evaluate import Protocol
+from deploy.validate.results import read_kept, read_pictures, read_results, write_results
 
 
-@takes_plain
 def validate(
     targets: Sequence[str] = (),
     *,
@@ -70,14 +69,13 @@ def validate(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
-    if runtime is Runtime.OPENVINO:
-        load_openvino()
+    BACKENDS[runtime].require()
     data = evaluation.EvaluationSet.find(voc_root, split, limit, skip_bad=skip_bad)
     names = list(targets) or exported_variants(out)
     if not names:
         raise DeployError(f"nothing is exported to {out} yet: run 'deploy export' or name a target")
     results = []
-    for target in resolve_targets(names, out):
+    for target in resolve_networks(names, out):
         measure = partial(
             evaluation.measure, target, data, protocol, baseline, weights, runtime, progress
         )
@@ -98,7 +96,6 @@ def validate(
     return results
 
 
-@takes_plain
 def report(
     variants: Sequence[str] = (),
     *,
@@ -120,7 +117,7 @@ def report(
             is no report that compares with them.
     """
     earlier = None if compare is None else read_earlier(compare)
-    targets = [resolve_target(name, out) for name in variants or models.VARIANTS]
+    targets = [resolve_network(name, out) for name in variants or models.VARIANTS]
     if not variants:
         targets = [target for target in targets if target.validation.is_file()]
     results = {target: read_results(target) for target in targets}

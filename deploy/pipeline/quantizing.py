@@ -2,45 +2,30 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import models
-from calibration import CalibrationError, Fit, RangeConfig, read_calibration
-from calibration.voc import lacks_voc
-from deploy import evaluation
-from deploy.arguments import takes_plain
-from deploy.artifacts import DEFAULT_OUT, exported_variants, resolve_target, resolve_targets
-from deploy.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
-from deploy.claims import claim, refuse_foreign, refuse_one_folder_for_two
+from deploy import models
+from deploy.calibration import CalibrationError, Fit, RangeConfig, read_calibration
+from deploy.calibration.voc import lacks_voc
 from deploy.errors import DeployError
-from deploy.files import write_whole
-from deploy.gate import Gate
-from deploy.graph import naming, read_graph, read_metadata
-from deploy.heads import Interface
-from deploy.lint import Finding
-from deploy.lint import lint as lint_graph
-from deploy.locks import hold
+from deploy.export.heads import Interface
 from deploy.pipeline.exporting import export_if_missing
+from deploy.pipeline.jobs import HandedFolder as HandedFolder
 from deploy.pipeline.jobs import QuantizationJob, quantize_target
-from deploy.preparation import CalibrationFile, prepare, prepare_with
 from deploy.progress import Progress, SilentProgress
-from deploy.quantization import MIN_FP16_SQNR, QuantizedGraph, add_wrapped
+from deploy.quantize.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
+from deploy.quantize.gate import Gate
+from deploy.quantize.preparation import CalibrationFile, prepare, prepare_with
+from deploy.quantize.quantization import MIN_FP16_SQNR, QuantizedGraph, add_wrapped
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
-from deploy.targets import DEFAULT_TARGET, VACC, find_profile
-from deploy.vacc import VaccRecipe
+from deploy.store.artifacts import DEFAULT_OUT, exported_variants, resolve_network, resolve_networks
+from deploy.store.claims import claim, refuse_foreign, refuse_one_folder_for_two
+from deploy.store.files import write_whole
+from deploy.store.locks import hold
+from deploy.targets import DEFAULT_TARGET, find_accelerator
+from deploy.validate import evaluation
 
 
-@dataclass(frozen=True, kw_only=True)
-class LintedGraph:
-    """A graph and the rules of a target that it breaks."""
-
-    path: Path
-    target: str
-    findings: list[Finding]
-
-
-@takes_plain
 def quantize(
     targets: Sequence[str] = (),
     *,
@@ -63,7 +48,7 @@ def quantize(
     out: Path = DEFAULT_OUT,
     force: bool = False,
     progress: Progress | None = None,
-) -> list[QuantizedGraph | VaccRecipe]:
+) -> list[QuantizedGraph | HandedFolder]:
     """Calibrate and quantize variants or ONNX files into ``<out>/<name>/{fp16,int8}.onnx``.
 
     The INT8 graph for another target than the default one is ``int8-<target>.onnx``; vacc gets a
@@ -103,13 +88,13 @@ def quantize(
     if gate is None and len(recipes) > 1:
         raise DeployError(f"recipe {recipe!r} needs a gate: pass --min-ratio or --max-drop")
     interface = interface or Interface()
-    profile = None if target == VACC else find_profile(target)
-    if int8 and profile is None and not interface.is_plain:
+    accelerator = find_accelerator(target)
+    if int8 and accelerator.profile is None and not interface.is_plain:
         raise DeployError(f"{target} takes the plain float graph: leave out head and preprocessing")
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
     if calibration and len(names) != 1:
         raise DeployError(f"a calibration is of one graph, not of {len(names)}: name the target")
-    if calibration and int8 and profile is None:
+    if calibration and int8 and accelerator.profile is None:
         raise DeployError(f"{target} calibrates on images by itself: leave out the calibration")
     given = ((str(calibration), read_calibration(calibration)),) if calibration else ()
     without_images = bool(given) and voc_root is None and lacks_voc()
@@ -132,7 +117,7 @@ def quantize(
         recipes=recipes,
         source=source,
         given=given,
-        profile=profile,
+        accelerator=accelerator,
         method=method,
         fp16_sqnr=fp16_sqnr,
         gate=gate,
@@ -140,8 +125,8 @@ def quantize(
         fit=fit,
         force=force,
     )
-    written: list[QuantizedGraph | VaccRecipe] = []
-    chosen = resolve_targets(names, out)
+    written: list[QuantizedGraph | HandedFolder] = []
+    chosen = resolve_networks(names, out)
     refuse_one_folder_for_two(chosen)
     for model in chosen:
         refuse_foreign(model)
@@ -155,7 +140,6 @@ def quantize(
     return written
 
 
-@takes_plain
 def calibrate(
     target: str = models.DEFAULT_VARIANT,
     *,
@@ -191,7 +175,7 @@ def calibrate(
     """
     progress = progress or SilentProgress()
     source = CalibrationSource.find(voc_root, split, images, part, skip_bad=skip_bad)
-    found = resolve_target(target, out)
+    found = resolve_network(target, out)
     refuse_foreign(found)
     with hold(found.folder, progress):
         export_if_missing(found, weights, out, fit, voc_root, progress)
@@ -200,7 +184,6 @@ def calibrate(
     return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
 
 
-@takes_plain
 def merge_calibration(
     target: str, parts: Sequence[Path], *, out: Path = DEFAULT_OUT
 ) -> CalibrationFile:
@@ -213,24 +196,10 @@ def merge_calibration(
     """
     if not parts:
         raise CalibrationError("no parts to merge: name the files that 'deploy calibrate' wrote")
-    found = resolve_target(target, out)
+    found = resolve_network(target, out)
     refuse_foreign(found)
     with hold(found.folder, SilentProgress()):
         prepared = prepare_with(found, [(str(p), read_calibration(p)) for p in parts])
         write_whole(found.calibration, prepared.calibration.to_json())
         claim(found)
     return CalibrationFile.of(prepared, found.calibration, reused=False)
-
-
-@takes_plain
-def lint(path: Path, target: str | None = None) -> LintedGraph:
-    """Check a QDQ graph against the rules of a target, by default the one its metadata name.
-
-    Raises:
-        DeployError: there is no such target.
-        GraphError: the file is no valid graph, or no QDQ graph that can be checked.
-    """
-    model = read_graph(path)
-    target = target or read_metadata(model).get("target", DEFAULT_TARGET)
-    with naming(path):
-        return LintedGraph(path=path, target=target, findings=lint_graph(model, target))

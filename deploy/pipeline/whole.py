@@ -3,14 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import models
-from calibration import RangeConfig
-from calibration.scenes import write_scenes
-from calibration.voc import lacks_voc
-from deploy import evaluation
-from deploy.arguments import takes_plain
-from deploy.artifacts import DEFAULT_OUT, resolve_target
-from deploy.locks import hold
+from deploy import models
+from deploy.calibration import RangeConfig
+from deploy.calibration.scenes import write_scenes
+from deploy.calibration.voc import lacks_voc
 from deploy.pipeline.exporting import DEFAULT_SIZE, Size, export
 from deploy.pipeline.measuring import report, validate
 from deploy.pipeline.quantizing import quantize
@@ -18,14 +14,16 @@ from deploy.progress import Progress, SilentProgress
 from deploy.report import (
     Report,
 )
-from deploy.validate import Protocol
+from deploy.store.artifacts import DEFAULT_OUT, resolve_network
+from deploy.store.locks import hold
+from deploy.validate import evaluation
+from deploy.validate.evaluate import Protocol
 
 SCENES = Path("data/scenes")
 SCENES_SEED = 2  # the parameters that ship were not trained on it
 SCENES_COUNT = 100  # in each split
 
 
-@takes_plain
 def export_all(
     variants: Sequence[str] = (),
     *,
@@ -60,7 +58,7 @@ def export_all(
         if data.own and models.find_weights(name).trained:
             models.build_with_weights(name, num_classes=len(data.classes))  # nor for other classes
     for name in names:
-        with hold(resolve_target(name, out).folder, progress):
+        with hold(resolve_network(name, out).folder, progress):
             export(
                 name,
                 out=out,

@@ -15,8 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from deploy.graph import Graph, attributes, with_nodes
-from deploy.quantize.names import Names
+from deploy.graph.graph import Graph, attributes, with_nodes
+from deploy.graph.names import Names
 
 INPUT_CHANNELS = 4  # a multiple of it
 OUTPUT_CHANNELS = 8  # likewise

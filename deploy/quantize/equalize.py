@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration.statistics import TensorStatistics
-from deploy.graph import Graph, attributes, without_unused_constants
-from deploy.quantize.placement import activations
+from deploy.calibration.statistics import TensorStatistics
+from deploy.graph.activations import activations
+from deploy.graph.graph import Graph, attributes, without_unused_constants
 
 Float64 = NDArray[np.float64]
 

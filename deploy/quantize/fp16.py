@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.graph import Graph
-from deploy.quantize.names import Names
+from deploy.graph.graph import Graph
+from deploy.graph.names import Names
 
 HALF_MAX = 65504.0
 # Operators that ONNX defines for float16, with the inputs that must keep their type.

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from calibration.errors import CalibrationError
-from calibration.preprocess import Float32Array
-from deploy.graph import Graph
-from deploy.quantize.names import Names
-from deploy.quantize.placement import fused_activation
-from deploy.sessions import open_session
+from deploy.calibration.errors import CalibrationError
+from deploy.calibration.preprocess import Float32Array
+from deploy.graph.activations import fused_activation
+from deploy.graph.graph import Graph
+from deploy.graph.names import Names
+from deploy.runtimes.sessions import open_session
 
 
 def find_unmeasured(graph: Graph, measured: Collection[str]) -> list[str]:

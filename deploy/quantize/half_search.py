@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from deploy.graph import Graph
+from deploy.graph.graph import Graph
 from deploy.quantize.fp16 import HalfGraph, convert_fp16
 
 LEADING = "one of the first nodes, whose rounding all others amplify"

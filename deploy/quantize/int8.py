@@ -15,10 +15,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from deploy.graph import Graph
-from deploy.quantize.names import Names
-from deploy.quantize.placement import Placement, activations
-from deploy.targets import Bias, Profile
+from deploy.graph.activations import activations
+from deploy.graph.graph import Graph
+from deploy.graph.names import Names
+from deploy.graph.profile import Bias, Profile
+from deploy.quantize.placement import Placement
 
 BIAS_MAX = 2**30  # of an int32 bias, so that the accumulator keeps room for the products
 INT8_MAX = 127  # symmetric: -128 is not used

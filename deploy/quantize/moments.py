@@ -10,10 +10,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from calibration.observe import session_options
-from calibration.preprocess import Float32Array
+from deploy.calibration.observe import session_options
+from deploy.calibration.preprocess import Float32Array
 from deploy.errors import GraphError
-from deploy.graph import Graph, attributes
+from deploy.graph.graph import Graph, attributes
 
 POSITIONS = 512  # of a convolution's output and an image, drawn at random
 CHUNK_BYTES = 2**30  # of inputs and second moments held in one pass over the images

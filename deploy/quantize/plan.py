@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from calibration import Method, RangeConfig, choose_method, choose_range
-from calibration.preprocess import Float32Array
-from calibration.statistics import TensorStatistics
-from deploy.graph import Graph
+from deploy.calibration import Method, RangeConfig, choose_method, choose_range
+from deploy.calibration.preprocess import Float32Array
+from deploy.calibration.statistics import TensorStatistics
+from deploy.graph.graph import Graph
+from deploy.graph.profile import Profile
+from deploy.graph.requantized import keep_in_float
 from deploy.quantize.int8 import Ranges, nearest_weights, quantize_int8
 from deploy.quantize.placement import Placement, place
 from deploy.quantize.recipe import Recipe
 from deploy.quantize.rewrite import rewrite
 from deploy.quantize.weights import ImprovedWeights, improve_weights, with_biases
-from deploy.requantized import keep_in_float
-from deploy.targets import Profile
 
 
 @dataclass(frozen=True, kw_only=True)

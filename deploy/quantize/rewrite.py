@@ -10,10 +10,10 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from deploy.graph import Graph, attributes, with_nodes
+from deploy.graph.graph import Graph, attributes, with_nodes
+from deploy.graph.names import Names
+from deploy.graph.profile import Profile
 from deploy.quantize.direct_convolution import align_channels
-from deploy.quantize.names import Names
-from deploy.targets import Profile
 
 SEPARABLE_KERNEL = 5  # of 3x3 windows, a second pass costs what fewer comparisons save
 

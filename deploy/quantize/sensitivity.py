@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from calibration.preprocess import Float32Array
-from deploy.graph import Graph
+from deploy.calibration.preprocess import Float32Array
+from deploy.graph.graph import Graph
 from deploy.quantize.moments import patch_size
 from deploy.quantize.plan import Int8Plan
 

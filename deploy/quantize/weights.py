@@ -11,8 +11,8 @@ import torch
 from onnx import numpy_helper
 from threadpoolctl import threadpool_limits
 
-from calibration.preprocess import Float32Array
-from deploy.graph import Graph, without_unused_constants
+from deploy.calibration.preprocess import Float32Array
+from deploy.graph.graph import Graph, without_unused_constants
 from deploy.quantize import rounding
 from deploy.quantize.int8 import QuantizedWeight, bias_of
 from deploy.quantize.moments import Float64, Moments, collect_moments

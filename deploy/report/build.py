@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy.artifacts import SCHEMA
 from deploy.errors import ReportError
-from deploy.figures import has_published
-from models import VARIANTS, Variant
+from deploy.models import VARIANTS, Variant
+from deploy.report.figures import has_published
+from deploy.store.artifacts import SCHEMA
 
 Report = dict[str, Any]
 PER_VARIANT = (

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.artifacts import SCHEMA
 from deploy.errors import ReportError
-from deploy.figures import number, percent
 from deploy.report.build import Report
+from deploy.report.figures import number, percent
+from deploy.store.artifacts import SCHEMA
 
 READABLE = (2, 3, SCHEMA)  # schemas of earlier reports that hold all that is compared
 TOLERANCE = 0.5  # points of mIoU; of agreement, where there is no mIoU

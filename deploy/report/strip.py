@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploy.errors import ReportError
-from deploy.examples import BETTER, DIFFERENCES, OTHER, WORSE
+from deploy.validate.examples import BETTER, DIFFERENCES, OTHER, WORSE
 
 KINDS = {
     "image": "image",

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from deploy.artifacts import int8_name
-from deploy.default_options import all_sentences
-from deploy.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, percent
 from deploy.report.build import Report, int8_graphs
+from deploy.report.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, percent
+from deploy.report.processor import all_sentences
+from deploy.targets import int8_name
 
 Measured = tuple[str, str, Mapping[str, Any]]  # variant, graph, its figures
 

@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from deploy.artifacts import GRAPHS, PRECISIONS
-from deploy.figures import (
+from deploy.report.build import Report, int8_graphs
+from deploy.report.figures import (
     FINENESS,
     asked,
     change,
@@ -21,12 +21,12 @@ from deploy.figures import (
     number,
     percent,
 )
-from deploy.files import write_whole
-from deploy.metrics import CONFIDENCE, RESAMPLES
-from deploy.report.build import Report, int8_graphs
 from deploy.report.plots import plot_classes, plot_layers, worst_layers
 from deploy.report.strip import DIFFERENCE_LEGEND, image_strip
 from deploy.report.verdict import is_random, verdict
+from deploy.store.files import write_whole
+from deploy.targets import GRAPHS, PRECISIONS
+from deploy.validate.metrics import CONFIDENCE, RESAMPLES
 
 Pictures = Mapping[str, Mapping[str, bytes]]  # of each variant, by file name
 WORST_CLASSES = 5  # that the Markdown names

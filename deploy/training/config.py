@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 
 from deploy.errors import DeployError
+from deploy.models import VARIANTS
 from deploy.training.data import Augmentation, DataRoot
-from models import VARIANTS
 
 
 class TrainError(DeployError):

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from calibration.dataset import DataSet
-from calibration.preprocess import MEAN, normalize
-from calibration.voc import (
-    IGNORE_LABEL,
+from deploy.calibration.dataset import IGNORE_LABEL, DataSet
+from deploy.calibration.preprocess import MEAN, normalize
+from deploy.calibration.voc import (
     Sample,
     UInt8Array,
     describe_data_set,
@@ -42,11 +41,11 @@ class DataRoot:
     zoom: tuple[float, float] | None = None  # random zoom of its own; None: the augmentation's
 
     def describe(self) -> DataSet:
-        """Return what the data set consists of; raises ``calibration.errors.DataError``."""
+        """Return what the data set consists of; raises ``deploy.calibration.errors.DataError``."""
         return describe_data_set(find_voc_root(self.root))
 
     def samples(self) -> list[Sample]:
-        """Return the split's samples; raises ``calibration.errors.DataError``."""
+        """Return the split's samples; raises ``deploy.calibration.errors.DataError``."""
         return read_split(find_voc_root(self.root), self.split)
 
 

@@ -12,17 +12,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from calibration.preprocess import Fit, fit_image, fit_mask, logits_to_labels, normalize
-from calibration.voc import CLASSES, IGNORE_LABEL, Sample, read_sample
-from deploy.classes import check_same_classes
+from deploy.calibration.dataset import IGNORE_LABEL
+from deploy.calibration.preprocess import Fit, fit_image, fit_mask, logits_to_labels, normalize
+from deploy.calibration.voc import CLASSES, Sample, read_sample
 from deploy.errors import DeployError
-from deploy.files import replacing
-from deploy.metrics import ConfusionMatrix
+from deploy.models import build, count_classes
+from deploy.models.checkpoint import read_state_dict
+from deploy.models.initialize import decoder_keys, initialize
+from deploy.store.files import replacing
 from deploy.training.config import Status, TrainConfig, TrainError
 from deploy.training.data import Batch
-from models import build, count_classes
-from models.checkpoint import read_state_dict
-from models.initialize import decoder_keys, initialize
+from deploy.validate.classes import check_same_classes
+from deploy.validate.metrics import ConfusionMatrix
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs; also readable as a checkpoint
 WEIGHTS = "weights.safetensors"  # the parameters after the last step

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from calibration.voc import pick
-from deploy.files import remove_stale
+from deploy.calibration.voc import pick
+from deploy.store.files import remove_stale
 from deploy.training.config import Status, TrainConfig
 from deploy.training.data import Batches
 from deploy.training.run import Run

@@ -1,0 +1,1 @@
+"""From a torch network to a float ONNX graph that is proved equal to it."""

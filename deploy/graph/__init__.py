@@ -1,0 +1,1 @@
+"""ONNX graphs: reading them, asking them questions, writing them in another form."""

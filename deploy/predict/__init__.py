@@ -1,0 +1,1 @@
+"""Labels and overlays of a user's images."""

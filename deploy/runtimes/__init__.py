@@ -1,0 +1,1 @@
+"""What executes a graph: torch, onnxruntime and OpenVINO behind one call from image to logits."""

@@ -1,0 +1,1 @@
+"""Artifacts on disk: where they are, written whole, locked, and reused where nothing changed."""

@@ -1,0 +1,133 @@
+"""What need not be made again: artifacts that say themselves what they were made from.
+
+Each bears a seal: the SHA-256 of its stage's key (:func:`stage_key`) and of its own content. Where
+an artifact has the seal that the next run would give it, that run has nothing to add. A file that
+was made from something else, was cut off, changed or brought from elsewhere has another.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from deploy.calibration import Sample
+from deploy.calibration.record import file_sha256
+from deploy.errors import GraphError
+from deploy.graph.graph import graph_sha256
+from deploy.graph.metadata import read_metadata, set_metadata
+from deploy.graph.reading import read_graph
+
+SEAL = "stage_sha256"
+PACKAGES = ("calibration", "deploy", "models")  # whose code makes the artifacts
+LIBRARIES = (
+    *("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "onnxsim", "openvino", "pillow"),
+    "torch",
+)
+
+
+def stage_key(stage: str, **inputs: Any) -> str:
+    """Return the SHA-256 of a stage and of all that its result depends on.
+
+    That is our own code and the versions of the libraries, which are added here, and ``inputs``:
+    plain values, or what has a text that tells it from others.
+    """
+    content = {"stage": stage, "code": _code_sha256(), "libraries": _libraries(), **inputs}
+    return _sha256(json.dumps(content, sort_keys=True, default=str).encode())
+
+
+def seal_graph(model: onnx.ModelProto, key: str) -> onnx.ModelProto:
+    """Write the seal into the metadata of ``model``, in place; returns it."""
+    metadata = _without_seal(read_metadata(model))
+    set_metadata(model, metadata | {SEAL: _seal(key, _graph_content(model))})
+    return model
+
+
+def read_sealed_graph(path: Path, key: str) -> onnx.ModelProto | None:
+    """Return the graph at ``path`` if it bears the seal that ``key`` gives it."""
+    if not path.is_file():
+        return None
+    try:
+        model = read_graph(path)
+    except GraphError:
+        return None
+    found = read_metadata(model).get(SEAL)
+    return model if found == _seal(key, _graph_content(model)) else None
+
+
+def seal_json(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return plain values with their seal, the last of them."""
+    content = _without_seal(content)
+    return content | {SEAL: _seal(key, json.dumps(content).encode())}
+
+
+def read_sealed_json(path: Path, key: str) -> dict[str, Any] | None:
+    """Return the object in the file at ``path`` if it bears the seal that ``key`` gives it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or SEAL not in content:
+        return None
+    return content if seal_json(content, key)[SEAL] == content[SEAL] else None
+
+
+def graph_identity(model: onnx.ModelProto) -> list[str]:
+    """Return hashes of all that a graph hands on to those made from it: nodes, metadata."""
+    metadata = _without_seal(read_metadata(model))
+    return [graph_sha256(model), _sha256(json.dumps(metadata, sort_keys=True).encode())]
+
+
+def images_sha256(samples: Sequence[Sample], *, masks: bool = False) -> str:
+    """Return the SHA-256 over names and contents of images, and of masks, in their order."""
+    lines = []
+    for sample in samples:
+        files = (sample.image, sample.mask) if masks else (sample.image,)
+        lines.append(" ".join([sample.name, *map(file_sha256, files)]))
+    return _sha256("\n".join(lines).encode())
+
+
+def _seal(key: str, content: bytes) -> str:
+    return _sha256(f"{key} {_sha256(content)}".encode())
+
+
+def _graph_content(model: onnx.ModelProto) -> bytes:
+    """Return the serialized model without its seal; it is the same afterwards."""
+    metadata = read_metadata(model)
+    set_metadata(model, _without_seal(metadata))
+    content: bytes = model.SerializeToString(deterministic=True)
+    set_metadata(model, metadata)
+    return content
+
+
+def _without_seal(entries: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entries.items() if name != SEAL}
+
+
+@cache
+def _code_sha256() -> str:
+    """Return the SHA-256 of our own sources: a release's number stays while they change."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent.parent
+    for path in sorted(file for package in PACKAGES for file in (root / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    """Return the versions of those libraries that are installed."""
+    versions = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

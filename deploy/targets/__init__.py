@@ -1,0 +1,70 @@
+"""One file an accelerator: the form of its graph, its rules, what executes it, what it is given.
+
+One QDQ graph cannot be the best for all: where one runtime wants a 32-bit bias, another refuses it.
+To add one: its file here, its line in ``ACCELERATORS``, its tests, its section of docs/targets.md.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import onnx
+
+from deploy.errors import DeployError
+from deploy.graph.profile import Profile
+from deploy.lint.rules import Finding, check
+from deploy.targets.accelerator import Accelerator, Toolbox
+from deploy.targets.openvino import OPENVINO
+from deploy.targets.ort import ORT
+from deploy.targets.ort_arm import ORT_ARM
+from deploy.targets.ort_avx2 import ORT_AVX2
+from deploy.targets.pow2 import POW2
+from deploy.targets.qnn import QNN
+from deploy.targets.tensorrt import TENSORRT
+from deploy.targets.vacc import VACC
+
+ACCELERATORS: Mapping[str, Accelerator] = MappingProxyType(
+    {a.name: a for a in (ORT, ORT_AVX2, ORT_ARM, OPENVINO, TENSORRT, QNN, POW2, VACC)}
+)
+DEFAULT_TARGET = ORT.name
+# Of those that do not quantize by themselves.
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {name: a.profile for name, a in ACCELERATORS.items() if a.profile is not None}
+)
+# Of bundles, each with the accelerator whose INT8 graph it gets.
+TOOLCHAINS: Mapping[str, tuple[Accelerator, Toolbox]] = MappingProxyType(
+    {name: (a, toolbox) for a in ACCELERATORS.values() for name, toolbox in a.toolchains.items()}
+)
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def int8_name(target: str) -> str:
+    """Return the name of the INT8 graph for an accelerator."""
+    return "int8" if target == DEFAULT_TARGET else f"int8-{target}"
+
+
+GRAPHS = (*PRECISIONS, *(int8_name(name) for name in PROFILES if name != DEFAULT_TARGET))
+
+
+def find_accelerator(name: str) -> Accelerator:
+    """Return an accelerator; raises DeployError if there is none of that name."""
+    if name not in ACCELERATORS:
+        raise DeployError(f"no target {name!r}: choose one of {', '.join(ACCELERATORS)}")
+    return ACCELERATORS[name]
+
+
+def find_profile(name: str) -> Profile:
+    """Return an accelerator's profile; raises DeployError if there is none of that name."""
+    profile = find_accelerator(name).profile
+    if profile is None:
+        raise DeployError(f"target {name} quantizes by itself: it has no rules for an INT8 graph")
+    return profile
+
+
+def lint(model: onnx.ModelProto, target: str) -> list[Finding]:
+    """Return every rule of an accelerator that a QDQ graph breaks, node by node.
+
+    Raises:
+        DeployError: there is no such target.
+        GraphError: as :func:`deploy.lint.rules.check`.
+    """
+    return check(model, find_profile(target), find_accelerator(target).rules)

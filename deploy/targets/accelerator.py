@@ -1,0 +1,90 @@
+"""What an accelerator is: the form of its graph, its rules, what executes it, what it is given."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from deploy.calibration.ranges import RangeConfig
+from deploy.calibration.record import CalibrationImage
+from deploy.calibration.voc import Sample
+from deploy.graph.graph import Graph
+from deploy.graph.profile import Profile
+from deploy.lint.rules import Rule
+from deploy.runtimes.runner import Runtime
+
+Files = dict[str, bytes | str]
+
+
+class Precision(StrEnum):
+    """Which graph of a network."""
+
+    INT8 = "int8"
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundled:
+    """A graph that is to be bundled for a toolchain."""
+
+    title: str  # such as rf-lw-mbv2-int8
+    precision: Precision
+    model: onnx.ModelProto  # with the interface that was asked for
+    description: Mapping[str, Any]  # model.json
+    golden: Mapping[str, NDArray[Any]]  # golden.npz
+    folder: Path  # of the plain graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What a toolchain adds to a bundle."""
+
+    files: Files
+    start: str  # how to start it: a line of README.md
+    check: str  # the command that compares it with golden.npz
+    note: str | None = None  # what is not as one would expect
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolbox:
+    """A toolchain that serves an accelerator's graphs, and its part of a bundle."""
+
+    title: str  # its full name
+    write: Callable[[Bundled], Part]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandedOver:
+    """What a toolchain that quantizes by itself is given, in a folder."""
+
+    files: Files
+    calibrate_mode: str  # its own word for how it will choose ranges
+
+
+# (name, the float graph's file, the graph, samples, what identifies them, method) -> what it is
+# given. Raises GraphError or DeployError where it cannot be.
+HandOver = Callable[
+    [str, Path, Graph, Sequence[Sample], Sequence[CalibrationImage], RangeConfig | None],
+    HandedOver,
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """What graphs are made for: ``--target``."""
+
+    name: str
+    runtime: str  # what executes its graphs where they are deployed, in words
+    source: str  # where profile and rules come from
+    profile: Profile | None = None  # the form of its INT8 graph; None: it quantizes by itself
+    rules: tuple[Rule, ...] = ()  # that its INT8 graph must keep
+    executed_by: Runtime | None = None  # here, in its own arithmetic; None: nothing here can
+    on_arm: bool = False  # of a runtime that has forms of its own for ARM processors, that one
+    also_for: frozenset[str] = frozenset()  # others that compute its graph in integers, too
+    toolchains: Mapping[str, Toolbox] = field(default_factory=dict)  # of bundles, by name
+    hand_over: HandOver | None = None  # in place of an INT8 graph

@@ -1,0 +1,1 @@
+"""From graphs and images to figures: mIoU, fidelity to torch, latency."""

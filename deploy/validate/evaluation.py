@@ -1,0 +1,332 @@
+"""Measure a target: its torch network and its graphs, side by side, on the images of a split."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy import models
+from deploy.calibration import (
+    DataError,
+    DataSet,
+    Sample,
+    describe_data_set,
+    find_voc_root,
+    read_split,
+)
+from deploy.calibration.record import CalibrationImage, file_sha256, identify
+from deploy.calibration.voc import pick
+from deploy.errors import DeployError, GraphError
+from deploy.export.heads import refuse_wrapped
+from deploy.graph.graph import Graph
+from deploy.graph.metadata import read_fit, read_metadata, read_texts
+from deploy.graph.reading import naming, read_graph
+from deploy.progress import Progress
+from deploy.quantize.calibration_source import screen_aloud
+from deploy.runtimes.open import BACKENDS, open_graph
+from deploy.runtimes.runner import Runner, Runtime
+from deploy.runtimes.torch import TorchRunner
+from deploy.store.artifacts import SCHEMA, Network
+from deploy.store.environment import command_line, describe_environment
+from deploy.store.reuse import images_sha256, stage_key
+from deploy.targets import GRAPHS
+from deploy.validate.classes import check_classes
+from deploy.validate.closeup import find_int8, measure_layers
+from deploy.validate.default_options import separate, with_defaults
+from deploy.validate.evaluate import Protocol, evaluate
+from deploy.validate.examples import WorstImages
+from deploy.validate.stored_results import GATE, find_problem
+
+BASELINE = "torch"
+COST = ("miou_drop", "miou_ratio")
+ACCURACY = ("miou", "per_class_iou", "pixel_accuracy", *COST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The results of a target as plain values, and the pictures that they name."""
+
+    result: dict[str, Any]  # validation.json (docs/formats.md)
+    pictures: Mapping[str, bytes]  # by file name
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSet:
+    """The images that are evaluated."""
+
+    data: DataSet
+    split: str
+    samples: list[Sample]
+    images: tuple[CalibrationImage, ...]
+    skipped: tuple[str, ...] = ()  # names of bad samples that are left out
+
+    @classmethod
+    def find(
+        cls, voc_root: Path | None, split: str, limit: int | None, *, skip_bad: bool = False
+    ) -> "EvaluationSet":
+        """Read a split, or ``limit`` of its images, evenly spaced; raises DataError.
+
+        With ``skip_bad`` those whose image or mask is bad are left out and told of.
+        """
+        root = find_voc_root(voc_root)
+        samples = read_split(root, split, missing_ok=skip_bad)
+        if limit is not None and limit < 1:
+            raise DataError(f"--limit {limit}: at least one image must be evaluated")
+        if limit is not None:
+            samples = pick(samples, limit)
+        skipped: tuple[str, ...] = ()
+        if skip_bad:
+            screened = screen_aloud(samples, f"split {split!r}, to evaluate", masks=True)
+            samples, skipped = screened.samples, tuple(screened.skipped)
+        return cls(
+            data=describe_data_set(root),
+            split=split,
+            samples=samples,
+            images=identify(samples),
+            skipped=skipped,
+        )
+
+    def describe(self, protocol: Protocol, size: tuple[int, int]) -> dict[str, Any]:
+        """Return what of the data a result depends on, as plain values."""
+        listing = "".join(f"{image.name} {image.sha256}\n" for image in self.images)
+        skipped = {"count": len(self.skipped), "names": list(self.skipped)}
+        return {
+            "name": self.data.name,
+            "split": self.split,
+            "images": len(self.samples),
+            "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+            "protocol": protocol.value,
+            "input_size": list(size),
+            "classes": len(self.data.classes),
+            **({"skipped": skipped} if self.skipped else {}),
+        }
+
+
+def measure(
+    target: Network,
+    data: EvaluationSet,
+    protocol: Protocol | None,
+    baseline: str | None,
+    weights: Path | None,
+    runtime: Runtime,
+    progress: Progress,
+) -> Measurement:
+    """Return the results of a target.
+
+    What random parameters score against the masks is no accuracy: it is left out (None).
+
+    Raises:
+        DeployError: it has no graph, or a graph is of other parameters than torch's network, of
+            another input size, of other classes than the data, or was calibrated on an image that
+            is evaluated.
+        ModelError, DataError: as the stages raise.
+    """
+    paths = _graph_paths(target)
+    graphs = {name: read_graph(path) for name, path in paths.items()}
+    for name, model in graphs.items():
+        refuse_wrapped(model, paths[name], "validate the graph without these, it has the logits")
+    metadata = {name: read_metadata(model) for name, model in graphs.items()}
+    sizes = {}
+    for name, model in graphs.items():
+        with naming(paths[name]):
+            Graph(model).check_output()
+            sizes[name] = Graph(model).input_size
+    if len(set(sizes.values())) > 1:
+        raise GraphError(f"{target.folder} holds graphs of different input sizes: export again")
+    size = next(iter(sizes.values()))
+    first = next(iter(metadata.values()))
+    protocol = protocol or Protocol(read_fit(first, next(iter(paths.values()))).value)
+    for name, model in graphs.items():
+        check_classes(paths[name], model, data.data)
+        _refuse_overlap(paths[name], metadata[name], data)
+    del graphs  # onnxruntime reads the files itself
+    variant = target.name if target.is_variant else baseline or first.get("variant")
+    if variant is not None and variant not in models.VARIANTS and not baseline:
+        raise GraphError(
+            f"{next(iter(paths.values()))} is of variant {variant!r} by its metadata, which is "
+            "unknown: pass --baseline with one of 'deploy models'"
+        )
+    runners: dict[str, Runner] = {}
+    random = {name for name, entries in metadata.items() if entries.get("weights") == "random"}
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": target.name,
+        "variant": variant,
+        "dataset": data.describe(protocol, size),
+        "environment": describe_environment(),
+        "command": command_line(),
+        "runtime": runtime.value,
+        "exact_options": BACKENDS[runtime].exact_options(),
+        "weights": None,
+    }
+    if variant is not None:
+        classes = len(data.data.classes)
+        module, source = models.build_with_weights(variant, weights, classes)
+        sha256 = models.state_dict_hash(module)
+        _check_weights(target, metadata, sha256)
+        runners[BASELINE] = TorchRunner(module)
+        random |= set() if source.trained else {BASELINE}
+        result |= {
+            "weights": {"source": source.kind, "sha256": sha256},
+            "parameters": models.count_parameters(module),
+            "macs": models.count_macs(module, *size),
+        }
+    runners |= {name: open_graph(path, runtime) for name, path in paths.items()}
+    int8 = find_int8(paths) if target.is_variant and BASELINE in runners else None
+    watch = None
+    if int8 is not None and not random & {BASELINE, int8}:  # else there is no accuracy to be seen
+        watch = WorstImages(BASELINE, int8, data.data)
+    with naming(target.given or target.folder):
+        measured = evaluate(
+            with_defaults(runners),
+            progress.track(data.samples, f"validate {target.name}"),
+            protocol=protocol,
+            size=size,
+            baseline=BASELINE if BASELINE in runners else None,
+            class_names=list(data.data.classes),
+            watch=watch,
+        )
+    scores, defaults = separate(measured)
+    result["calibration"] = _describe_calibration(metadata)
+    result["gate"] = _read_gate(target)
+    result["results"] = {
+        name: score.to_json()
+        | {"int8_convolutions": _counts(runners[name])}
+        | dict.fromkeys(_without_meaning(name, random))
+        | {"default_options": _with_meaning(defaults[name], _without_meaning(name, random))}
+        | _file_facts(paths.get(name), result.get("parameters"))
+        for name, score in scores.items()
+    }
+    result["layers"] = None
+    if int8 is not None and "fp32" in paths:
+        with progress.step(f"layers {target.name}"):
+            layers = measure_layers(paths["fp32"], paths[int8], data.samples, protocol.fit, size)
+        result["layers"] = {"graph": int8, **layers}
+    examples = watch and watch.examples()
+    result["examples"] = examples and examples.record
+    return Measurement(result=result, pictures=examples.pictures if examples else {})
+
+
+def validation_key(
+    target: Network,
+    data: EvaluationSet,
+    protocol: Protocol | None,
+    weights: Path | None,
+    runtime: Runtime,
+) -> str:
+    """Return the SHA-256 of all that a variant's results depend on: see :func:`measure`.
+
+    The machine is part of it, for the latency; the day is not.
+
+    Raises:
+        DeployError: the variant has no graph.
+        ModelError: there is no checkpoint at ``weights``.
+    """
+    source = models.find_weights(target.name, weights)
+    return stage_key(
+        "validate",
+        name=target.name,
+        graphs={name: file_sha256(path) for name, path in _graph_paths(target).items()},
+        gate=file_sha256(target.gate) if target.gate.is_file() else None,
+        weights=[source.kind, source.path and file_sha256(source.path)],
+        images=images_sha256(data.samples, masks=True),
+        skipped=data.skipped,
+        data=[data.data.name, data.data.classes, data.data.ignore, data.data.colors],
+        split=data.split,
+        protocol=protocol,
+        runtime=[runtime, BACKENDS[runtime].exact_options()],
+        environment=describe_environment() | {"date": None},
+    )
+
+
+def _without_meaning(name: str, random: set[str]) -> tuple[str, ...]:
+    """Return which figures of a network mean nothing, given whose parameters are random."""
+    if name in random:
+        return ACCURACY
+    return COST if BASELINE in random else ()
+
+
+def _with_meaning(
+    figures: dict[str, Any] | None, without: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Return figures, None in place of those that mean nothing."""
+    return figures and {k: None if k in without else value for k, value in figures.items()}
+
+
+def _graph_paths(target: Network) -> dict[str, Path]:
+    """Return the graphs to measure by the name that their results get."""
+    if target.given is not None:
+        return {target.name: target.given}
+    paths = {p: target.graph(p) for p in GRAPHS if target.graph(p).is_file()}
+    if not paths:
+        raise DeployError(
+            f"{target.name} has no graph in {target.folder}: run 'deploy export {target.name}' and "
+            f"'deploy quantize {target.name}'"
+        )
+    return paths
+
+
+def _refuse_overlap(path: Path, metadata: dict[str, str], data: EvaluationSet) -> None:
+    """Refuse to evaluate a graph on an image that calibrated it, whatever its name."""
+    calibrated = set(read_texts(metadata, "calibration_images", path))
+    shared = [image.name for image in data.images if image.sha256 in calibrated]
+    if shared:
+        raise DataError(
+            f"{path} was calibrated with {len(shared)} of the images to evaluate ({shared[0]}"
+            f"{', …' if len(shared) > 1 else ''}): evaluate on another split, or calibrate on one"
+        )
+
+
+def _check_weights(target: Network, metadata: dict[str, dict[str, str]], sha256: str) -> None:
+    """Refuse to compare a graph with a torch network of other parameters."""
+    if not target.is_variant:
+        return
+    for name, entries in metadata.items():
+        if entries.get("weights_sha256") != sha256:
+            raise DeployError(
+                f"{target.graph(name)} was exported from other parameters (its metadata: "
+                f"{entries.get('weights', 'none')}) than torch would load: pass --weights with "
+                f"that checkpoint, or run 'deploy export {target.name}' and 'deploy quantize' again"
+            )
+
+
+def _counts(runner: Runner) -> list[int] | None:
+    """Return how many convolutions computed in 8 bits, of how many; of torch's network None."""
+    execution = (runner.timed or runner).execution()
+    if execution is None:
+        return None
+    return [execution.integer_convolutions, execution.convolutions]
+
+
+def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any] | None:
+    """Return how the 8-bit graph was calibrated, if there is one."""
+    for entries in metadata.values():
+        if "calibration_images" in entries:
+            return {
+                "method": entries.get("calibration_method"),
+                "images": len(json.loads(entries["calibration_images"])),
+                "recipe": entries.get("recipe"),
+            }
+    return None
+
+
+def _read_gate(target: Network) -> dict[str, Any] | None:
+    """Return what the accuracy gate of a variant's INT8 graph tried, if it had one."""
+    if not target.gate.is_file():
+        return None
+    try:
+        content: Any = json.loads(target.gate.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DeployError(f"{target.gate} cannot be read ({error}): delete it") from None
+    if problem := find_problem(content, GATE):
+        raise DeployError(f"{target.gate} {problem}: delete it")
+    return dict(content)
+
+
+def _file_facts(path: Path | None, parameters: int | None) -> dict[str, Any]:
+    """Return size and hash of a graph's file; of torch's network, the size of its parameters."""
+    if path is None:
+        return {"size_bytes": 4 * (parameters or 0), "sha256": None}
+    return {"size_bytes": path.stat().st_size, "sha256": file_sha256(path)}

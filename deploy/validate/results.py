@@ -1,0 +1,90 @@
+"""What validation keeps of a variant for the report: ``validation.json`` and its pictures."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from deploy.errors import ReportError
+from deploy.store.artifacts import SCHEMA, Network
+from deploy.store.files import write_folder_whole, write_whole
+from deploy.store.reuse import read_sealed_json
+from deploy.validate.stored_results import VALIDATION, find_problem
+
+
+def write_results(
+    target: Network, result: Mapping[str, Any], pictures: Mapping[str, bytes]
+) -> None:
+    """Write a variant's results, then the pictures that they name.
+
+    Results whose pictures are missing or others count as none: see :func:`read_kept`.
+
+    Raises:
+        DeployError: a file cannot be written.
+    """
+    write_whole(target.validation, json.dumps(result, indent=1) + "\n")
+    if pictures:
+        write_folder_whole(target.examples, pictures)
+    elif target.examples.is_dir():  # of an earlier validation
+        shutil.rmtree(target.examples, ignore_errors=True)
+
+
+def read_kept(target: Network, key: str) -> dict[str, Any] | None:
+    """Return a variant's results if they bear the seal of ``key`` and their pictures are there."""
+    result = read_sealed_json(target.validation, key)
+    if result is None:
+        return None
+    try:
+        read_pictures(target, result)
+    except ReportError:
+        return None
+    return result
+
+
+def read_results(target: Network) -> dict[str, Any]:
+    """Read a variant's validation results; raises ReportError if they are missing or unreadable."""
+    path = target.validation
+    remedy = f"run 'deploy validate {target.name}'"
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"no validation results at {path}: {remedy}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ReportError(f"{path} cannot be read ({error}): {remedy} again") from None
+    if isinstance(content, dict) and "schema" in content and content["schema"] != SCHEMA:
+        raise ReportError(
+            f"{path} has schema {content['schema']}, but this version reads {SCHEMA}: {remedy} "
+            "again"
+        )
+    if problem := find_problem(content, VALIDATION):
+        raise ReportError(f"{path} {problem}: {remedy} again")
+    if content["name"] != target.name:
+        raise ReportError(f"{path} holds the results of {content['name']!r}: {remedy} again")
+    return dict(content)
+
+
+def read_pictures(target: Network, result: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the pictures of a variant's examples by file name, as its results know them.
+
+    Raises:
+        ReportError: one is missing, cannot be read, or is of another validation.
+    """
+    images = (result.get("examples") or {}).get("images", [])
+    pictures = {}
+    for picture in (picture for image in images for picture in image["pictures"].values()):
+        path = target.examples / picture["file"]
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ReportError(
+                f"{path} cannot be read ({error.strerror or error}): run 'deploy validate "
+                f"{target.name}' again"
+            ) from None
+        if hashlib.sha256(content).hexdigest() != picture["sha256"]:
+            raise ReportError(
+                f"{path} is not the picture that {target.validation} names: run 'deploy validate "
+                f"{target.name}' again"
+            )
+        pictures[picture["file"]] = content
+    return pictures
