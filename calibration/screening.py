@@ -1,10 +1,13 @@
 """Which samples of a list can be used, and why the others cannot."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy.calibration.errors import DataError
 from deploy.calibration.voc import Sample, read_image, read_sample
+
+LOGGER = logging.getLogger("deploy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +44,18 @@ def screen(samples: Sequence[Sample], *, masks: bool) -> Screened:
         first = next(iter(skipped.values()), "the list is empty")
         raise DataError(f"all {len(samples)} samples are bad, none can be used; the first: {first}")
     return Screened(samples=usable, skipped=skipped)
+
+
+def screen_aloud(samples: list[Sample], what: str, *, masks: bool) -> Screened:
+    """Leave bad samples out, and tell which and why, even where little else is told.
+
+    Raises:
+        DataError: they are all bad.
+    """
+    screened = screen(samples, masks=masks)
+    total = len(screened.samples) + len(screened.skipped)
+    if screened.skipped:
+        LOGGER.warning("  skipped %d of %d images of %s:", len(screened.skipped), total, what)
+    for name, reason in screened.skipped.items():
+        LOGGER.warning("    %s: %s", name, reason)
+    return screened

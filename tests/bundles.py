@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 import deploy
 from deploy import models
 from deploy.bundle import Toolchain
-from deploy.export.heads import Head, Interface
+from deploy.export.interface import Head, Interface
 from deploy.targets.accelerator import Precision
 
 VARIANT = models.DEFAULT_VARIANT

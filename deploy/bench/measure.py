@@ -23,8 +23,9 @@ from deploy.progress import Progress
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.runtimes.openvino import OpenVinoRunner
 from deploy.runtimes.runner import Runner
-from deploy.validate.evaluate import Protocol, evaluate
-from deploy.validate.evaluation import EvaluationSet
+from deploy.validate.evaluate import evaluate
+from deploy.validate.evaluation_set import EvaluationSet
+from deploy.validate.protocol import Protocol
 
 FEW, MANY = 4, 32  # images of the two memory measurements
 PASSES = 5  # forward passes before and after each quantization

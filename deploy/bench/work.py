@@ -15,7 +15,8 @@ from deploy.quantize.placement import place
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.store.environment import default_threads
 from deploy.targets import DEFAULT_TARGET, PROFILES
-from deploy.validate.evaluate import Protocol, evaluate
+from deploy.validate.evaluate import evaluate
+from deploy.validate.protocol import Protocol
 
 Work = Callable[[list[Sample]], float]
 

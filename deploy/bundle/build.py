@@ -11,7 +11,8 @@ from pathlib import Path
 from deploy.bundle.contents import Contents, Toolchain, common_files, describe, make_golden
 from deploy.bundle.readme import readme
 from deploy.errors import DeployError
-from deploy.export.heads import Interface, check_plain, refuse_wrapped
+from deploy.export.heads import check_plain, refuse_wrapped
+from deploy.export.interface import Interface
 from deploy.graph.graph import Graph
 from deploy.graph.metadata import read_fit, read_metadata
 from deploy.graph.reading import naming, read_graph

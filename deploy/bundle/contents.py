@@ -16,7 +16,8 @@ from deploy.calibration.preprocess import MEAN, STD, Fit, fit_image, normalize
 from deploy.calibration.scenes import draw_scene
 from deploy.calibration.voc import UInt8Array
 from deploy.errors import GraphError
-from deploy.export.heads import Head, Interface, run, wrap
+from deploy.export.heads import run, wrap
+from deploy.export.interface import Head, Interface
 from deploy.graph.graph import Graph, graph_sha256
 from deploy.graph.half import emulate_half, has_half
 from deploy.graph.metadata import read_metadata

@@ -9,7 +9,7 @@ import deploy
 from deploy.bundle import Toolchain
 from deploy.cli import display_bundle
 from deploy.cli.options import AsJson, EmbedPreprocessing, HeadOption, Out
-from deploy.export.heads import Head, Interface
+from deploy.export.interface import Head, Interface
 from deploy.progress import ConsoleProgress
 from deploy.store.artifacts import DEFAULT_OUT
 from deploy.targets.accelerator import Precision

@@ -36,11 +36,11 @@ from deploy.cli.options import (
 )
 from deploy.cli.stopping import Stopped, stoppable
 from deploy.errors import USER_ERRORS
-from deploy.export.heads import Head, Interface
+from deploy.export.interface import Head, Interface
 from deploy.progress import ConsoleProgress
 from deploy.runtimes.runner import Runtime
 from deploy.store.artifacts import DEFAULT_OUT
-from deploy.validate.evaluate import Protocol
+from deploy.validate.protocol import Protocol
 
 app = typer.Typer(
     no_args_is_help=True,

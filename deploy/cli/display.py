@@ -17,7 +17,7 @@ from deploy.pipeline.exporting import ExportedGraph
 from deploy.pipeline.jobs import HandedFolder as HandedFolder
 from deploy.pipeline.linting import LintedGraph
 from deploy.quantize.preparation import CalibrationFile
-from deploy.quantize.quantization import QuantizedGraph
+from deploy.quantize.written import QuantizedGraph
 from deploy.report import Report
 from deploy.report.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
 from deploy.report.processor import all_sentences

@@ -7,7 +7,7 @@ import typer
 
 from deploy.calibration.preprocess import Fit
 from deploy.calibration.ranges import Method
-from deploy.export.heads import Head
+from deploy.export.interface import Head
 from deploy.targets import ACCELERATORS as TARGETS
 
 

@@ -26,12 +26,11 @@ from deploy.cli.options import (
     Weights,
     parse_part,
 )
-from deploy.export.heads import Head, Interface
+from deploy.export.interface import Head, Interface
 from deploy.progress import ConsoleProgress
 from deploy.quantize.gate import DEFAULT_MIN_RATIO, Gate
-from deploy.quantize.quantization import MIN_FP16_SQNR, QuantizedGraph
-from deploy.quantize.recipe import Levers, RecipeName
-from deploy.quantize.weights import Rounding
+from deploy.quantize.recipe import Levers, RecipeName, Rounding
+from deploy.quantize.written import MIN_FP16_SQNR, QuantizedGraph
 from deploy.store.artifacts import DEFAULT_OUT
 from deploy.targets import DEFAULT_TARGET
 

@@ -5,8 +5,6 @@ A last step on any of our graphs, float or quantized. Quantization starts from t
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from onnx import TensorProto, helper
 
 from deploy.calibration.preprocess import normalization, normalize, resize_logits
 from deploy.errors import ExportError, GraphError
+from deploy.export.interface import Head, Interface
 from deploy.graph.graph import MINIMUM_OPSET, Graph, opset, with_nodes
 from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.graph.reading import read_graph
@@ -29,37 +28,6 @@ TOLERANCE = 1e-5  # of the logits' range: what another order of a resize's four 
 EMBEDDED, OUTSIDE = "embedded", "outside"
 NORMALIZED, RESIZED = "preprocessing/normalized", "head/resized"
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
-
-
-class Head(StrEnum):
-    """What a graph gives of an input H x W pixels large."""
-
-    LOGITS = "logits"  # float32 (1, C, h, w), as the network has them
-    UPSAMPLED = "upsampled"  # float32 (1, C, H, W): resized, bilinear, half-pixel centres
-    LABELS = "labels"  # uint8 (1, H, W): the class of the largest one, the first of equals
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interface:
-    """What a graph takes and gives."""
-
-    head: Head = Head.LOGITS
-    embed_preprocessing: bool = False  # takes RGB bytes (1, H, W, 3), not a normalized (1, 3, H, W)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is what the network itself takes and gives."""
-        return self == Interface()
-
-    @property
-    def suffix(self) -> str:
-        """What is added to names: ``-labels-uint8`` and the like."""
-        head = "" if self.head is Head.LOGITS else f"-{self.head}"
-        return head + "-uint8" * self.embed_preprocessing
-
-    def path(self, graph: Path) -> Path:
-        """Where the graph with this interface stands, beside the plain one."""
-        return graph.with_name(f"{graph.stem}{self.suffix}.onnx")
 
 
 def wrap(model: onnx.ModelProto, interface: Interface) -> onnx.ModelProto:

@@ -46,6 +46,7 @@ def read_texts(metadata: Mapping[str, str], key: str, path: Path) -> list[str]:
     return found
 
 
+EQUALIZING = "accurate"  # the recipe that does (deploy/quantize/recipe.py)
 SUMMARY = "quantization"  # metadata: which nodes were quantized and which not, as JSON
 
 
@@ -59,3 +60,10 @@ def set_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> None:
     del model.metadata_props[:]
     for key, value in sorted(metadata.items()):
         model.metadata_props.add(key=key, value=value)
+
+
+def is_equalized(metadata: Mapping[str, str]) -> bool:
+    """Say whether the channels of a quantized graph were brought to like ranges, by its recipe."""
+    recipe = metadata.get("recipe", "")
+    named = recipe.split()[:1] == [EQUALIZING]
+    return (named or "equalize True" in recipe) and "equalize False" not in recipe

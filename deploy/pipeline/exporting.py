@@ -11,7 +11,8 @@ from deploy import models
 from deploy.calibration import Fit
 from deploy.calibration.preprocess import MEAN, STD
 from deploy.errors import DeployError
-from deploy.export.heads import Interface, refuse_wrapped, write_wrapped
+from deploy.export.heads import refuse_wrapped, write_wrapped
+from deploy.export.interface import Interface
 from deploy.export.simplify import SimplifiedGraph, simplify_onnx
 from deploy.export.trace import Difference, compare_with_torch, export_onnx
 from deploy.graph.metadata import set_metadata

@@ -14,10 +14,11 @@ from deploy.graph.reading import read_graph
 from deploy.progress import Progress
 from deploy.quantize import quantization
 from deploy.quantize.calibration_source import CalibrationSource
-from deploy.quantize.gate import Gate, find_gated, search, tuning_set, write_gated
+from deploy.quantize.gate import Gate
+from deploy.quantize.gate_search import find_gated, search, tuning_set, write_gated
 from deploy.quantize.preparation import Prepared, prepare, prepare_with
-from deploy.quantize.quantization import MIN_FP16_SQNR, QuantizedGraph
 from deploy.quantize.recipe import Recipe
+from deploy.quantize.written import MIN_FP16_SQNR, QuantizedGraph
 from deploy.store.artifacts import Network
 from deploy.store.files import write_folder_whole
 from deploy.store.reuse import graph_identity, images_sha256, stage_key

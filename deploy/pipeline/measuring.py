@@ -22,7 +22,8 @@ from deploy.store.artifacts import DEFAULT_OUT, exported_variants, resolve_netwo
 from deploy.store.locks import hold
 from deploy.store.reuse import seal_json
 from deploy.validate import evaluation
-from deploy.validate.evaluate import Protocol
+from deploy.validate.evaluation_set import EvaluationSet
+from deploy.validate.protocol import Protocol
 from deploy.validate.results import read_kept, read_pictures, read_results, write_results
 
 
@@ -70,7 +71,7 @@ def validate(
     """
     progress = progress or SilentProgress()
     BACKENDS[runtime].require()
-    data = evaluation.EvaluationSet.find(voc_root, split, limit, skip_bad=skip_bad)
+    data = EvaluationSet.find(voc_root, split, limit, skip_bad=skip_bad)
     names = list(targets) or exported_variants(out)
     if not names:
         raise DeployError(f"nothing is exported to {out} yet: run 'deploy export' or name a target")

@@ -8,7 +8,7 @@ from deploy import models
 from deploy.calibration import CalibrationError, Fit, RangeConfig, read_calibration
 from deploy.calibration.voc import lacks_voc
 from deploy.errors import DeployError
-from deploy.export.heads import Interface
+from deploy.export.interface import Interface
 from deploy.pipeline.exporting import export_if_missing
 from deploy.pipeline.jobs import HandedFolder as HandedFolder
 from deploy.pipeline.jobs import QuantizationJob, quantize_target
@@ -16,14 +16,15 @@ from deploy.progress import Progress, SilentProgress
 from deploy.quantize.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
 from deploy.quantize.gate import Gate
 from deploy.quantize.preparation import CalibrationFile, prepare, prepare_with
-from deploy.quantize.quantization import MIN_FP16_SQNR, QuantizedGraph, add_wrapped
+from deploy.quantize.quantization import add_wrapped
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
+from deploy.quantize.written import MIN_FP16_SQNR, QuantizedGraph
 from deploy.store.artifacts import DEFAULT_OUT, exported_variants, resolve_network, resolve_networks
 from deploy.store.claims import claim, refuse_foreign, refuse_one_folder_for_two
 from deploy.store.files import write_whole
 from deploy.store.locks import hold
 from deploy.targets import DEFAULT_TARGET, find_accelerator
-from deploy.validate import evaluation
+from deploy.validate.evaluation_set import EvaluationSet
 
 
 def quantize(
@@ -108,9 +109,7 @@ def quantize(
     evaluated = None
     if gate and source:
         source = source.screen_others(gate.images) if skip_bad else source
-        evaluated = evaluation.EvaluationSet.find(
-            voc_root, EVALUATION_SPLIT, None, skip_bad=skip_bad
-        )
+        evaluated = EvaluationSet.find(voc_root, EVALUATION_SPLIT, None, skip_bad=skip_bad)
     job = QuantizationJob(
         fp16=fp16,
         int8=int8,

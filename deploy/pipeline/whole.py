@@ -16,8 +16,8 @@ from deploy.report import (
 )
 from deploy.store.artifacts import DEFAULT_OUT, resolve_network
 from deploy.store.locks import hold
-from deploy.validate import evaluation
-from deploy.validate.evaluate import Protocol
+from deploy.validate.evaluation_set import EvaluationSet
+from deploy.validate.protocol import Protocol
 
 SCENES = Path("data/scenes")
 SCENES_SEED = 2  # the parameters that ship were not trained on it
@@ -53,7 +53,7 @@ def export_all(
         with progress.step("draw scenes"):
             voc_root = write_scenes(SCENES, train=SCENES_COUNT, val=SCENES_COUNT, seed=SCENES_SEED)
     # without data there is no use in starting
-    data = evaluation.EvaluationSet.find(voc_root, "val", limit, skip_bad=skip_bad).data
+    data = EvaluationSet.find(voc_root, "val", limit, skip_bad=skip_bad).data
     for name in names:
         if data.own and models.find_weights(name).trained:
             models.build_with_weights(name, num_classes=len(data.classes))  # nor for other classes

@@ -19,9 +19,9 @@ from deploy.calibration import (
 )
 from deploy.calibration.preprocess import Float32Array, Size
 from deploy.calibration.record import CalibrationImage, identify
-from deploy.calibration.screening import Screened, screen
+from deploy.calibration.screening import screen_aloud
 from deploy.calibration.voc import pick, read_image
-from deploy.progress import LOGGER, Progress
+from deploy.progress import Progress
 from deploy.store.artifacts import Network
 
 EVALUATION_SPLIT = "val"
@@ -132,21 +132,6 @@ class CalibrationSource:
                 f"each of the {len(self.samples)} calibration images has one colour throughout: "
                 "no range worth having comes from them; calibrate with photographs"
             )
-
-
-def screen_aloud(samples: list[Sample], what: str, *, masks: bool) -> Screened:
-    """Leave bad samples out, and tell which and why, even where little else is told.
-
-    Raises:
-        DataError: they are all bad.
-    """
-    screened = screen(samples, masks=masks)
-    total = len(screened.samples) + len(screened.skipped)
-    if screened.skipped:
-        LOGGER.warning("  skipped %d of %d images of %s:", len(screened.skipped), total, what)
-    for name, reason in screened.skipped.items():
-        LOGGER.warning("    %s: %s", name, reason)
-    return screened
 
 
 def _part_of(samples: list[Sample], part: Part) -> list[Sample]:

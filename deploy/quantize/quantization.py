@@ -4,9 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, replace
 
 import numpy as np
 import onnx
@@ -14,7 +12,8 @@ import onnx
 from deploy.calibration import CalibrationError, Method, RangeConfig
 from deploy.calibration.preprocess import Float32Array
 from deploy.errors import GraphError
-from deploy.export.heads import Interface, write_wrapped
+from deploy.export.heads import write_wrapped
+from deploy.export.interface import Interface
 from deploy.graph.graph import Graph
 from deploy.graph.half import emulate_half
 from deploy.graph.metadata import SUMMARY, read_metadata, set_metadata
@@ -28,6 +27,7 @@ from deploy.quantize.half_search import Found, convert_within
 from deploy.quantize.plan import Int8Plan, plan_int8
 from deploy.quantize.preparation import Prepared, observe_graph, read_inputs
 from deploy.quantize.recipe import Recipe
+from deploy.quantize.written import QuantizedGraph, Summary
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.store.files import write_whole
 from deploy.store.reuse import SEAL, read_sealed_graph, seal_graph
@@ -35,42 +35,6 @@ from deploy.targets import int8_name
 from deploy.validate.metrics import logits_sqnr
 
 FP16_IMAGES = 4  # on which a half-precision graph is measured
-MIN_FP16_SQNR = 60.0  # dB, of the logits
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizedGraph:
-    """What a quantization wrote, or found to be there already."""
-
-    target: str
-    precision: str
-    path: Path
-    size_bytes: int
-    quantized_nodes: int
-    kept_float: dict[str, str]  # node -> reason
-    calibration_reused: bool
-    reused: bool = False  # the graph itself was there
-    methods: dict[str, str] = field(default_factory=dict)  # tensor -> what `auto` chose for it
-    recipe: str | None = None
-    sqnr_db: float | None = None  # of FP16's logits, on the worst of a few calibration images
-    shortfall: str | None = None  # by how much FP16 misses what was asked, and what limits it
-    gate: dict[str, Any] | None = None  # what gate.json holds, where a gate was asked for
-    wrapped: Path | None = None  # the same graph with the interface that was asked for
-
-    @property
-    def missed_gate(self) -> bool:
-        """Whether a gate was asked for and does not hold."""
-        return self.gate is not None and not self.gate["held"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What a quantized graph's metadata say of it."""
-
-    quantized_nodes: int
-    kept_float: dict[str, str]
-    sqnr_db: float | None = None
-    shortfall: str | None = None
 
 
 def find_quantized(

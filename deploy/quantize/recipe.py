@@ -5,7 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from deploy.quantize.weights import Rounding
+
+class Rounding(StrEnum):
+    """How weights become integers; each tries what the one before it does, too."""
+
+    NEAREST = "nearest"
+    SECOND_ORDER = "second-order"  # one pass, errors made up for by what follows
+    ADAROUND = "adaround"  # learned
 
 
 class RecipeName(StrEnum):
@@ -72,13 +78,6 @@ def choose_recipes(name: RecipeName, levers: Levers) -> tuple[Recipe, ...]:
     """Return the recipes to try, the cheapest first, with the levers that are set by hand."""
     chosen = LADDER if name is RecipeName.AUTO else (name,)
     return tuple(_with_levers(RECIPES[n], levers) for n in chosen)
-
-
-def equalizes(name: str) -> bool:
-    """Say whether a recipe of a name, as a graph's metadata have it, equalizes channels."""
-    words = name.split()
-    named = bool(words) and words[0] in RECIPES and RECIPES[RecipeName(words[0])].equalize
-    return (named or "equalize True" in name) and "equalize False" not in name
 
 
 def _with_levers(recipe: Recipe, levers: Levers) -> Recipe:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import onnx
@@ -16,15 +15,7 @@ from deploy.graph.graph import Graph, without_unused_constants
 from deploy.quantize import rounding
 from deploy.quantize.int8 import QuantizedWeight, bias_of
 from deploy.quantize.moments import Float64, Moments, collect_moments
-
-
-class Rounding(StrEnum):
-    """How weights become integers; each tries what the one before it does, too."""
-
-    NEAREST = "nearest"
-    SECOND_ORDER = "second-order"  # one pass, errors made up for by what follows
-    ADAROUND = "adaround"  # learned
-
+from deploy.quantize.recipe import Rounding
 
 ROUNDERS: dict[Rounding, list[rounding.Rounder]] = {
     Rounding.NEAREST: [],

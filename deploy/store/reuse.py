@@ -24,7 +24,6 @@ from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.graph.reading import read_graph
 
 SEAL = "stage_sha256"
-PACKAGES = ("calibration", "deploy", "models")  # whose code makes the artifacts
 LIBRARIES = (
     *("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "onnxsim", "openvino", "pillow"),
     "torch",
@@ -112,11 +111,11 @@ def _without_seal(entries: dict[str, Any]) -> dict[str, Any]:
 @cache
 def _code_sha256() -> str:
     """Return the SHA-256 of our own sources: a release's number stays while they change."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent.parent
-    for path in sorted(file for package in PACKAGES for file in (root / package).rglob("*.py")):
-        digest.update(f"{path.relative_to(root).as_posix()} {file_sha256(path)}\n".encode())
-    return digest.hexdigest()
+    root = Path(__file__).resolve().parent.parent
+    packages = (root, root / "calibration", root / "models")  # two are links in a checkout
+    files = {path.resolve() for package in packages for path in package.rglob("*.py")}
+    listing = sorted(f"{path.name} {file_sha256(path)}\n" for path in files)
+    return _sha256("".join(listing).encode())
 
 
 @cache

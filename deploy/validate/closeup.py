@@ -8,9 +8,8 @@ from typing import Any
 from deploy.calibration import Fit, Sample
 from deploy.calibration.preprocess import Size, preprocess
 from deploy.calibration.voc import pick, read_image
-from deploy.graph.metadata import read_metadata
+from deploy.graph.metadata import is_equalized, read_metadata
 from deploy.graph.reading import read_graph
-from deploy.quantize.recipe import equalizes
 from deploy.validate.layer_fidelity import layer_sqnr
 
 LAYER_IMAGES = 4  # on which the layers are compared
@@ -30,7 +29,7 @@ def measure_layers(
         GraphError, DataError: a graph or an image cannot be read.
     """
     model = read_graph(int8)
-    equalized = equalizes(read_metadata(model).get("recipe", ""))
+    equalized = is_equalized(read_metadata(model))
     chosen = pick(samples, LAYER_IMAGES)
     images = [preprocess(read_image(sample.image), fit, size) for sample in chosen]
     layers = layer_sqnr(read_graph(fp32), model, images, equalized=equalized)

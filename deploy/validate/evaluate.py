@@ -5,7 +5,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -33,22 +32,9 @@ from deploy.validate.metrics import (
     Int64Array,
     paired_bootstrap,
 )
+from deploy.validate.protocol import Protocol
 
 TIMED_IMAGES = 10  # where a network is run for its latency alone
-
-
-class Protocol(StrEnum):
-    """Where labels are compared: in the input's frame, after a fit, or in the image's own."""
-
-    CROP = "crop"
-    SQUASH = "squash"
-    PAD = "pad"
-    NATIVE = "native"  # squashed input; logits resized to the image's own size
-
-    @property
-    def fit(self) -> Fit:
-        """How images become inputs."""
-        return Fit.SQUASH if self is Protocol.NATIVE else Fit(self.value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Measure a target: its torch network and its graphs, side by side, on the images of a split."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,21 +9,14 @@ from typing import Any
 from deploy import models
 from deploy.calibration import (
     DataError,
-    DataSet,
-    Sample,
-    describe_data_set,
-    find_voc_root,
-    read_split,
 )
-from deploy.calibration.record import CalibrationImage, file_sha256, identify
-from deploy.calibration.voc import pick
+from deploy.calibration.record import file_sha256
 from deploy.errors import DeployError, GraphError
 from deploy.export.heads import refuse_wrapped
 from deploy.graph.graph import Graph
 from deploy.graph.metadata import read_fit, read_metadata, read_texts
 from deploy.graph.reading import naming, read_graph
 from deploy.progress import Progress
-from deploy.quantize.calibration_source import screen_aloud
 from deploy.runtimes.open import BACKENDS, open_graph
 from deploy.runtimes.runner import Runner, Runtime
 from deploy.runtimes.torch import TorchRunner
@@ -35,8 +27,10 @@ from deploy.targets import GRAPHS
 from deploy.validate.classes import check_classes
 from deploy.validate.closeup import find_int8, measure_layers
 from deploy.validate.default_options import separate, with_defaults
-from deploy.validate.evaluate import Protocol, evaluate
+from deploy.validate.evaluate import evaluate
+from deploy.validate.evaluation_set import EvaluationSet
 from deploy.validate.examples import WorstImages
+from deploy.validate.protocol import Protocol
 from deploy.validate.stored_results import GATE, find_problem
 
 BASELINE = "torch"
@@ -50,58 +44,6 @@ class Measurement:
 
     result: dict[str, Any]  # validation.json (docs/formats.md)
     pictures: Mapping[str, bytes]  # by file name
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSet:
-    """The images that are evaluated."""
-
-    data: DataSet
-    split: str
-    samples: list[Sample]
-    images: tuple[CalibrationImage, ...]
-    skipped: tuple[str, ...] = ()  # names of bad samples that are left out
-
-    @classmethod
-    def find(
-        cls, voc_root: Path | None, split: str, limit: int | None, *, skip_bad: bool = False
-    ) -> "EvaluationSet":
-        """Read a split, or ``limit`` of its images, evenly spaced; raises DataError.
-
-        With ``skip_bad`` those whose image or mask is bad are left out and told of.
-        """
-        root = find_voc_root(voc_root)
-        samples = read_split(root, split, missing_ok=skip_bad)
-        if limit is not None and limit < 1:
-            raise DataError(f"--limit {limit}: at least one image must be evaluated")
-        if limit is not None:
-            samples = pick(samples, limit)
-        skipped: tuple[str, ...] = ()
-        if skip_bad:
-            screened = screen_aloud(samples, f"split {split!r}, to evaluate", masks=True)
-            samples, skipped = screened.samples, tuple(screened.skipped)
-        return cls(
-            data=describe_data_set(root),
-            split=split,
-            samples=samples,
-            images=identify(samples),
-            skipped=skipped,
-        )
-
-    def describe(self, protocol: Protocol, size: tuple[int, int]) -> dict[str, Any]:
-        """Return what of the data a result depends on, as plain values."""
-        listing = "".join(f"{image.name} {image.sha256}\n" for image in self.images)
-        skipped = {"count": len(self.skipped), "names": list(self.skipped)}
-        return {
-            "name": self.data.name,
-            "split": self.split,
-            "images": len(self.samples),
-            "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
-            "protocol": protocol.value,
-            "input_size": list(size),
-            "classes": len(self.data.classes),
-            **({"skipped": skipped} if self.skipped else {}),
-        }
 
 
 def measure(

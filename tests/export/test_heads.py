@@ -21,7 +21,8 @@ from deploy.calibration.preprocess import Fit, fit_image, logits_to_labels, norm
 from deploy.calibration.scenes import draw_scene, write_scenes
 from deploy.cli import app
 from deploy.errors import DeployError, ExportError, GraphError
-from deploy.export.heads import Head, Interface, prove_wrapped, run, wrap
+from deploy.export.heads import prove_wrapped, run, wrap
+from deploy.export.interface import Head, Interface
 from deploy.graph.graph import count_ops
 from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.graph.reading import read_graph

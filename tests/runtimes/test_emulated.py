@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, name: str, *emulator: str) -> Side:
     """Return what ``tests/emulated.py`` writes in a process of its own."""
-    script = Path(__file__).with_name("emulated.py")
+    script = Path(__file__).parents[1] / "emulated.py"
     command = [*emulator, sys.executable, str(script), str(folder), str(folder / name)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=script.parent.parent)
     assert done.returncode == 0, done.stderr[-2000:]

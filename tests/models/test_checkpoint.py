@@ -18,7 +18,8 @@ from deploy.models import (
     load_checkpoint,
     state_dict_hash,
 )
-from deploy.models.checkpoint import SHIPPED, fill_random
+from deploy.models.checkpoint import fill_random
+from deploy.models.sources import SHIPPED
 
 State = dict[str, Tensor]
 
@@ -39,7 +40,7 @@ def state() -> State:
 def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Hide the user's cache and the repository's weights; return the empty ``$TORCH_HOME``."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("deploy.models.checkpoint.SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("deploy.models.sources.SHIPPED", tmp_path / "shipped")
     return tmp_path / "torch"
 
 

@@ -18,7 +18,7 @@ from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_c
 from google.protobuf import text_format
 
 from deploy.bundle import Toolchain
-from deploy.export.heads import Interface
+from deploy.export.interface import Interface
 from deploy.graph.reading import read_graph
 from deploy.runtimes.openvino import openvino_core
 from deploy.targets.accelerator import Precision

@@ -19,7 +19,8 @@ from deploy.calibration import PALETTE, DataError, Fit
 from deploy.calibration.preprocess import MEAN, STD
 from deploy.calibration.voc import CLASSES, read_mask
 from deploy.errors import DeployError, GraphError
-from deploy.export.heads import Head, Interface, wrap
+from deploy.export.heads import wrap
+from deploy.export.interface import Head, Interface
 from deploy.graph.graph import Graph
 from deploy.graph.metadata import set_metadata
 from deploy.predict.labelling import label_image

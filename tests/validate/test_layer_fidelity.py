@@ -11,9 +11,10 @@ from onnx import helper
 
 from deploy.calibration import observe
 from deploy.graph.graph import Graph
+from deploy.graph.metadata import is_equalized
 from deploy.quantize.equalize import equalize
 from deploy.quantize.placement import place
-from deploy.quantize.recipe import RECIPES, Levers, RecipeName, choose_recipes, equalizes
+from deploy.quantize.recipe import RECIPES, Levers, RecipeName, choose_recipes
 from deploy.quantize.rewrite import rewrite
 from deploy.targets import PROFILES
 from deploy.validate import layer_fidelity as layers
@@ -135,9 +136,9 @@ def test_layers_of_equalized_channels_are_compared_up_to_their_factors() -> None
 
 def test_recipes_tell_whether_they_equalize() -> None:
     for name, recipe in RECIPES.items():
-        assert equalizes(recipe.name) is recipe.equalize, name
+        assert is_equalized({"recipe": recipe.name}) is recipe.equalize, name
     for name in (RecipeName.FAST, RecipeName.ACCURATE):
         for equalize_ in (True, False):
             (recipe,) = choose_recipes(name, Levers(equalize=equalize_))
-            assert equalizes(recipe.name) is equalize_
-    assert not equalizes("")
+            assert is_equalized({"recipe": recipe.name}) is equalize_
+    assert not is_equalized({})

@@ -32,7 +32,7 @@ from deploy.store.reuse import (
     seal_json,
     stage_key,
 )
-from deploy.validate.evaluate import Protocol
+from deploy.validate.protocol import Protocol
 
 VARIANT = models.DEFAULT_VARIANT
 GRAPHS = ("fp32.onnx", "fp16.onnx", "int8.onnx")
@@ -186,7 +186,7 @@ def test_other_parameters_and_force_make_everything_anew(
     forced = do_all(out, voc_root, force=True)
     assert forced.of(*STAGES) == [""] * 5
     assert {name: (out / VARIANT / name).read_bytes() for name in GRAPHS} == before
-    monkeypatch.setattr("deploy.models.checkpoint.SHIPPED", tmp_path)
+    monkeypatch.setattr("deploy.models.sources.SHIPPED", tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert do_all(out, voc_root).of(*STAGES) == [""] * 5
     assert read_metadata(onnx.load(out / VARIANT / "int8.onnx"))["weights"] == "random"

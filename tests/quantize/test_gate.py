@@ -14,9 +14,9 @@ from deploy.errors import DeployError
 from deploy.graph.graph import Graph, with_node_names
 from deploy.graph.metadata import set_metadata
 from deploy.quantize.gate import Gate
-from deploy.quantize.quantization import QuantizedGraph
 from deploy.quantize.recipe import RecipeName
 from deploy.quantize.sensitivity import int8_share
+from deploy.quantize.written import QuantizedGraph
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.validate.evaluate import Result
 

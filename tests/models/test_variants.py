@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deploy.models import DEFAULT_VARIANT, VARIANTS, ModelError, build, count_macs, count_parameters
 
-UPSTREAM = Path(__file__).parent / "data" / "upstream"
+UPSTREAM = Path(__file__).parents[1] / "data" / "upstream"
 PARAMETERS = {
     "rf101": 118_052_437,
     "rf-lw50": 27_357_525,

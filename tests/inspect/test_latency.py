@@ -11,11 +11,11 @@ from graphs import make_model, quantized, refine_model
 from onnx import helper
 from onnxruntime.quantization import quantize_dynamic
 
+from deploy import latency as latency_function
 from deploy.cli import main
 from deploy.errors import DeployError, GraphError
 from deploy.graph.graph import Graph
 from deploy.graph.metadata import set_metadata
-from deploy.inspect import latency as latency_function
 from deploy.inspect.latency import WARM_UP, Latencies, time_in_turn
 from deploy.inspect.slowness import explain
 from deploy.quantize.fp16 import convert_fp16

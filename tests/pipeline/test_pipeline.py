@@ -20,7 +20,7 @@ from deploy.pipeline import whole
 from deploy.progress import SilentProgress
 from deploy.runtimes.runner import Runtime
 from deploy.targets import PROFILES
-from deploy.validate.evaluate import Protocol
+from deploy.validate.protocol import Protocol
 
 VARIANT = models.DEFAULT_VARIANT
 SIZE = (64, 64)
@@ -246,7 +246,7 @@ def test_validate_leaves_out_what_random_parameters_score(
     if random == "elsewhere":
         set_metadata(model, read_metadata(model) | {"weights": "random"})
     else:
-        monkeypatch.setattr("deploy.models.checkpoint.SHIPPED", tmp_path)
+        monkeypatch.setattr("deploy.models.sources.SHIPPED", tmp_path)
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     onnx.save(model, tmp_path / "elsewhere.onnx")
     (result,) = deploy.validate(

@@ -13,7 +13,8 @@ from deploy.quantize import rounding
 from deploy.quantize.int8 import nearest_weights
 from deploy.quantize.moments import ConvGeometry, collect_moments
 from deploy.quantize.placement import place
-from deploy.quantize.weights import ImprovedWeights, Rounding, improve_weights, with_biases
+from deploy.quantize.recipe import Rounding
+from deploy.quantize.weights import ImprovedWeights, improve_weights, with_biases
 from deploy.targets import PROFILES
 
 ROUNDERS = {

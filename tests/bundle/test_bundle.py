@@ -23,7 +23,8 @@ from deploy.calibration.record import file_sha256
 from deploy.calibration.voc import CLASSES
 from deploy.cli import app
 from deploy.errors import DeployError, GraphError
-from deploy.export.heads import Interface, wrap
+from deploy.export.heads import wrap
+from deploy.export.interface import Interface
 from deploy.graph.metadata import set_metadata
 from deploy.graph.reading import read_graph
 from deploy.runtimes.torch import TorchRunner
