@@ -10,16 +10,18 @@ import math
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
 from deploy.calibration.errors import CalibrationError
 from deploy.calibration.preprocess import Float32Array
 from deploy.calibration.statistics import TensorStatistics
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 SAMPLES = 8192  # of a tensor and an image, at most, for the histogram
 MARK = "\u241ftap\u241f"  # in the names of what is added: in no exporter's
@@ -113,7 +115,7 @@ class _Source:
 
 
 def _observe_stream(
-    session: onnxruntime.InferenceSession,
+    session: "onnxruntime.InferenceSession",
     taps: Mapping[str, list[str]],
     channels: Mapping[str, int],
     source: _Source,
@@ -235,11 +237,13 @@ def _nan_witnesses(graph: onnx.GraphProto) -> set[str]:
     return pooled | {output.name for output in graph.output}
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> "onnxruntime.SessionOptions":
     """Return the options of every session: no log (errors are raised), idle threads at rest.
 
     Threads that spin while they wait take the processors from torch and from other sessions.
     """
+    import onnxruntime  # when a session is wanted: the options of commands need its module not
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
@@ -247,7 +251,9 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+def _session(model: onnx.ModelProto, threads: int) -> "onnxruntime.InferenceSession":
+    import onnxruntime
+
     options = session_options(threads)
     options.enable_mem_pattern = False  # one block for all of a pass: more than its parts take
     try:

@@ -25,6 +25,9 @@ from deploy.calibration.dataset import (
 from deploy.calibration.decoding import IMAGE_FORMATS, MASK_FORMATS, opened
 from deploy.calibration.errors import DataError
 
+# http://host.robots.ox.ac.uk/pascal/VOC/voc2012/: "Download the training/validation data (2GB)"
+OFFICIAL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
+OFFICIAL_MD5 = "6cd6e144f989b92b3379bac3b3de84fd"  # as torchvision publishes it
 CLASSES = (
     "background",
     "aeroplane",

@@ -1,12 +1,13 @@
 """The five networks, and the figures that others published for them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import nn
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from deploy.models.errors import ModelError
-from deploy.models.refinenet import MobileRefineNet, RefineNet
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,21 @@ class Variant:
     published_miou: float  # single scale, the paper's or its repository's
     vacc_fp16_miou: float  # VACC model zoo: squash to 500x500
     vacc_int8_miou: float
-    factory: Callable[[int], nn.Module]  # number of classes -> network
+    parameters: int  # of 21 classes: learnable scalars (models/cost.py)
+    macs: int  # of one image 3 x 500 x 500: multiply-accumulates of all convolutions
+    depth: int | None = None  # of the ResNet; None: MobileNetV2
+    lightweight: bool = True
+
+    def factory(self, num_classes: int) -> "nn.Module":
+        """Return the network with torch's default initial parameters; loads torch."""
+        refinenet = import_module("deploy.models.refinenet")
+        if self.depth is None:
+            small: nn.Module = refinenet.MobileRefineNet(num_classes)
+            return small
+        large: nn.Module = refinenet.RefineNet(
+            self.depth, num_classes, lightweight=self.lightweight
+        )
+        return large
 
 
 VARIANTS: dict[str, Variant] = {
@@ -28,7 +43,10 @@ VARIANTS: dict[str, Variant] = {
         published_miou=80.5,
         vacc_fp16_miou=78.037,
         vacc_int8_miou=76.935,
-        factory=lambda classes: RefineNet(101, classes, lightweight=False),
+        depth=101,
+        lightweight=False,
+        parameters=118_052_437,
+        macs=253_969_534_976,
     ),
     "rf-lw50": Variant(
         full_name="RefineNet-LW-ResNet50",
@@ -36,7 +54,9 @@ VARIANTS: dict[str, Variant] = {
         published_miou=78.5,
         vacc_fp16_miou=80.270,
         vacc_int8_miou=80.144,
-        factory=lambda classes: RefineNet(50, classes, lightweight=True),
+        depth=50,
+        parameters=27_357_525,
+        macs=31_194_058_752,
     ),
     "rf-lw101": Variant(
         full_name="RefineNet-LW-ResNet101",
@@ -44,7 +64,9 @@ VARIANTS: dict[str, Variant] = {
         published_miou=80.3,
         vacc_fp16_miou=77.702,
         vacc_int8_miou=77.188,
-        factory=lambda classes: RefineNet(101, classes, lightweight=True),
+        depth=101,
+        parameters=46_349_653,
+        macs=50_588_520_448,
     ),
     "rf-lw152": Variant(
         full_name="RefineNet-LW-ResNet152",
@@ -52,7 +74,9 @@ VARIANTS: dict[str, Variant] = {
         published_miou=82.1,
         vacc_fp16_miou=79.602,
         vacc_int8_miou=79.090,
-        factory=lambda classes: RefineNet(152, classes, lightweight=True),
+        depth=152,
+        parameters=61_993_301,
+        macs=69_841_489_920,
     ),
     "rf-lw-mbv2": Variant(
         full_name="RefineNet-LW-MobileNetv2",
@@ -60,7 +84,8 @@ VARIANTS: dict[str, Variant] = {
         published_miou=76.2,
         vacc_fp16_miou=74.483,
         vacc_int8_miou=72.840,
-        factory=MobileRefineNet,
+        parameters=3_284_565,
+        macs=8_271_691_008,
     ),
 }
 
@@ -76,7 +101,7 @@ def find_variant(variant_id: str) -> Variant:
     return VARIANTS[variant_id]
 
 
-def build(variant_id: str, num_classes: int = VOC_CLASSES) -> nn.Module:
+def build(variant_id: str, num_classes: int = VOC_CLASSES) -> "nn.Module":
     """Build a network in evaluation mode, with torch's default initial parameters.
 
     It maps (N, 3, H, W) float32 of any H and W to logits (N, num_classes, ceil(H/4), ceil(W/4)).

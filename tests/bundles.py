@@ -10,8 +10,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 import deploy
 from deploy import models
-from deploy.bundle import Toolchain
 from deploy.export.interface import Head, Interface
+from deploy.targets import Toolchain
 from deploy.targets.accelerator import Precision
 
 VARIANT = models.DEFAULT_VARIANT

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from deploy.bundle.contents import Contents, Toolchain, common_files, describe, make_golden
+from deploy.bundle.contents import Contents, common_files, describe, make_golden
 from deploy.bundle.readme import readme
 from deploy.errors import DeployError
 from deploy.export.heads import check_plain, refuse_wrapped
@@ -21,7 +21,7 @@ from deploy.store.artifacts import DEFAULT_OUT, Network, resolve_network
 from deploy.store.claims import refuse_foreign
 from deploy.store.files import write_folder_whole
 from deploy.store.locks import hold
-from deploy.targets import TOOLCHAINS, int8_name
+from deploy.targets import TOOLCHAINS, Toolchain, int8_name
 from deploy.targets.accelerator import Accelerator, Bundled, Files, Precision
 from deploy.validate.results import read_results
 

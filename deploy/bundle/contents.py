@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from deploy.export.interface import Head, Interface
 from deploy.graph.graph import Graph, graph_sha256
 from deploy.graph.half import emulate_half, has_half
 from deploy.graph.metadata import read_metadata
-from deploy.targets import TOOLCHAINS
 from deploy.targets.accelerator import Precision
 
 SCENE = 16  # of the drawn ones: six classes for the network, and colours matter to it
@@ -31,10 +29,6 @@ FITS = {
     Fit.SQUASH: "scale the image to the size, whatever its aspect ratio",
     Fit.PAD: "scale the image to fit the size, pad right and bottom with 255 times the mean",
 }
-
-
-Toolchain = StrEnum("Toolchain", {name.upper(): name for name in TOOLCHAINS})  # type: ignore[misc]
-Toolchain.__doc__ = "What a bundle is for."
 
 
 # Share of golden.npz's labels that another runtime shall give as well: it rounds in other places.

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 import deploy
-from deploy.bundle import Toolchain
 from deploy.cli import display_bundle
 from deploy.cli.options import AsJson, EmbedPreprocessing, HeadOption, Out
 from deploy.export.interface import Head, Interface
 from deploy.progress import ConsoleProgress
 from deploy.store.artifacts import DEFAULT_OUT
+from deploy.targets import Toolchain
 from deploy.targets.accelerator import Precision
 
 

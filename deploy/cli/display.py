@@ -1,27 +1,29 @@
 """Results on standard output: a table for a person, JSON for a program."""
 
+from __future__ import annotations
+
 import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from deploy.export.simplify import SimplifiedGraph
-from deploy.pipeline.exporting import ExportedGraph
-from deploy.pipeline.jobs import HandedFolder as HandedFolder
-from deploy.pipeline.linting import LintedGraph
-from deploy.quantize.preparation import CalibrationFile
-from deploy.quantize.written import QuantizedGraph
-from deploy.report import Report
+from deploy.quantize.written import HandedFolder, QuantizedGraph
+from deploy.report.build import Report
 from deploy.report.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
-from deploy.report.processor import all_sentences
 from deploy.targets import PRECISIONS
+
+if TYPE_CHECKING:
+    from deploy.export.simplify import SimplifiedGraph
+    from deploy.pipeline.exporting import ExportedGraph
+    from deploy.pipeline.linting import LintedGraph
+    from deploy.quantize.preparation import CalibrationFile
 
 WIDTH = 100  # of running text
 GATE_COLUMNS = (
@@ -219,6 +221,8 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 def _processor(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Say what default options make of graphs on a processor whose kernels saturate."""
+    from deploy.report.processor import all_sentences
+
     for text in all_sentences(results):
         print(textwrap.fill(text, WIDTH, break_on_hyphens=False))
 

@@ -1,9 +1,13 @@
 """A bundle on standard output."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from deploy.bundle import Bundle
+if TYPE_CHECKING:
+    from deploy.bundle.build import Bundle
 
 
 def bundled(result: Bundle, *, as_json: bool) -> None:

@@ -1,17 +1,20 @@
 """What ``predict``, ``inspect`` and ``bench`` print: text for a person, JSON for a program."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.cli import display
-from deploy.inspect.inspection import Inspection, Value
-from deploy.inspect.latency import Latencies, Timing
-from deploy.predict.predict import Predictions, show_share
-from deploy.report.figures import number, percent
-from deploy.report.processor import say_exact
+from deploy.report.figures import number, percent, show_share
+
+if TYPE_CHECKING:
+    from deploy.inspect.inspection import Inspection, Value
+    from deploy.inspect.latency import Latencies, Timing
+    from deploy.predict.predict import Predictions
 
 SHOWN = 8  # lines of a list that may be long
 NOISY = 1.5  # p95 by median: other work disturbs what is measured
@@ -174,6 +177,8 @@ def _findings(result: Inspection) -> None:
 
 def benched(result: Latencies, *, as_json: bool) -> None:
     """Print what graphs take, how their nodes were executed, and why one is not faster."""
+    from deploy.report.processor import say_exact
+
     if as_json:
         return _json(result.to_json())
     environment = result.environment

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.calibration.scenes import write_scenes
+from deploy.calibration.voc import OFFICIAL, OFFICIAL_MD5
 from deploy.cli import display
 from deploy.cli.options import AsJson
 from deploy.progress import LOGGER, ConsoleProgress
-from deploy.training import Augmentation, DataRoot, Status, TrainConfig, train
-from deploy.training.fetch_voc import OFFICIAL, OFFICIAL_MD5, fetch_voc
+from deploy.training.config import Augmentation, DataRoot, Status, TrainConfig
 
 Data = Annotated[
     list[str] | None,
@@ -54,6 +53,8 @@ def scenes(
     as_json: AsJson = False,
 ) -> None:
     """Draw a data set of scenes in VOC2012's layout: VOC's 20 classes, with masks."""
+    from deploy.calibration.scenes import write_scenes
+
     with ConsoleProgress().counted("scenes") as counted:
         root = write_scenes(directory, train=train_, val=val, seed=seed, progress=counted)
     display.made(root, {"train": train_, "val": val, "seed": seed}, as_json=as_json)
@@ -66,6 +67,8 @@ def fetch_voc_(
     as_json: AsJson = False,
 ) -> None:
     """Download VOC2012 (2 GB), check it and unpack it; interrupted, it goes on where it stopped."""
+    from deploy.training.fetch_voc import fetch_voc
+
     with ConsoleProgress().counted("fetch VOC2012") as counted:
         root = fetch_voc(
             directory, url=url, md5=md5, progress=lambda _stage, done, total: counted(done, total)
@@ -166,6 +169,8 @@ def train_(
         validation_minutes=validation_minutes,
         seed=seed,
     )
+    from deploy.training.train import train  # loads torch
+
     told: list[Status] = []
 
     def tell(status: Status) -> None:

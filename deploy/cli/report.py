@@ -8,7 +8,7 @@ import typer
 import deploy
 from deploy.cli import display, display_report
 from deploy.cli.options import AsJson, Out, Variants
-from deploy.report import TOLERANCE
+from deploy.report.compare import TOLERANCE
 from deploy.store.artifacts import DEFAULT_OUT
 
 EXIT_REGRESSION = 1

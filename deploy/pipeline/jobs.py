@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from deploy.calibration import Calibration, Fit, RangeConfig, Sample
@@ -18,24 +17,13 @@ from deploy.quantize.gate import Gate
 from deploy.quantize.gate_search import find_gated, search, tuning_set, write_gated
 from deploy.quantize.preparation import Prepared, prepare, prepare_with
 from deploy.quantize.recipe import Recipe
-from deploy.quantize.written import MIN_FP16_SQNR, QuantizedGraph
+from deploy.quantize.written import MIN_FP16_SQNR, HandedFolder, QuantizedGraph
 from deploy.store.artifacts import Network
 from deploy.store.files import write_folder_whole
 from deploy.store.reuse import graph_identity, images_sha256, stage_key
 from deploy.targets import int8_name
 from deploy.targets.accelerator import Accelerator, HandOver
 from deploy.targets.ort import ORT
-
-
-@dataclass(frozen=True, kw_only=True)
-class HandedFolder:
-    """What was written for a toolchain that quantizes by itself."""
-
-    target: str
-    path: Path  # of the folder
-    size_bytes: int
-    images: int  # that calibrate
-    calibrate_mode: str
 
 
 @dataclass(frozen=True, kw_only=True)

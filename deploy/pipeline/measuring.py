@@ -8,14 +8,9 @@ from typing import Any
 from deploy import models
 from deploy.errors import DeployError
 from deploy.progress import REUSED, Progress, SilentProgress
-from deploy.report import (
-    TOLERANCE,
-    Report,
-    build_report,
-    compare_reports,
-    read_earlier,
-    write_report,
-)
+from deploy.report.build import Report, build_report
+from deploy.report.compare import TOLERANCE, compare_reports, read_earlier
+from deploy.report.write import write_report
 from deploy.runtimes.open import BACKENDS
 from deploy.runtimes.runner import Runtime
 from deploy.store.artifacts import DEFAULT_OUT, exported_variants, resolve_network, resolve_networks

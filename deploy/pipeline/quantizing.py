@@ -10,7 +10,6 @@ from deploy.calibration.voc import lacks_voc
 from deploy.errors import DeployError
 from deploy.export.interface import Interface
 from deploy.pipeline.exporting import export_if_missing
-from deploy.pipeline.jobs import HandedFolder as HandedFolder
 from deploy.pipeline.jobs import QuantizationJob, quantize_target
 from deploy.progress import Progress, SilentProgress
 from deploy.quantize.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
@@ -18,7 +17,7 @@ from deploy.quantize.gate import Gate
 from deploy.quantize.preparation import CalibrationFile, prepare, prepare_with
 from deploy.quantize.quantization import add_wrapped
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
-from deploy.quantize.written import MIN_FP16_SQNR, QuantizedGraph
+from deploy.quantize.written import MIN_FP16_SQNR, HandedFolder, QuantizedGraph
 from deploy.store.artifacts import DEFAULT_OUT, exported_variants, resolve_network, resolve_networks
 from deploy.store.claims import claim, refuse_foreign, refuse_one_folder_for_two
 from deploy.store.files import write_whole

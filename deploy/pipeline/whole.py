@@ -11,9 +11,7 @@ from deploy.pipeline.exporting import DEFAULT_SIZE, Size, export
 from deploy.pipeline.measuring import report, validate
 from deploy.pipeline.quantizing import quantize
 from deploy.progress import Progress, SilentProgress
-from deploy.report import (
-    Report,
-)
+from deploy.report.build import Report
 from deploy.store.artifacts import DEFAULT_OUT, resolve_network
 from deploy.store.locks import hold
 from deploy.validate.evaluation_set import EvaluationSet

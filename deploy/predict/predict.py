@@ -19,6 +19,7 @@ from deploy.predict.image_paths import find_images, name_results
 from deploy.predict.labelling import label_image, run_checked
 from deploy.predict.overlay import encode_mask, encode_overlay
 from deploy.progress import Progress, SilentProgress
+from deploy.report.figures import show_share
 from deploy.runtimes.open import open_graph
 from deploy.runtimes.runner import Runner
 from deploy.runtimes.torch import TorchRunner
@@ -126,11 +127,6 @@ def _predict(network: Network, path: Path, result: Path) -> Prediction:
     write_whole(mask, encode_mask(labels))
     write_whole(overlay, encode_overlay(image, labels, legend))
     return Prediction(image=path, mask=mask, overlay=overlay, size=size, shares=shares)
-
-
-def show_share(share: float) -> str:
-    """Format a share of an image's area, above 0: "12.3%", or "<0.1%"."""
-    return f"{100 * share:.1f}%" if share >= 0.0005 else "<0.1%"
 
 
 def open_network(

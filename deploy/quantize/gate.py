@@ -5,9 +5,12 @@ evaluation split is looked at once, to confirm what was found.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from deploy.errors import DeployError
-from deploy.validate.evaluate import Result
+
+if TYPE_CHECKING:
+    from deploy.validate.evaluate import Result
 
 DEFAULT_MIN_RATIO = 0.99  # MLPerf's lower demand, of the float network's accuracy
 
@@ -29,7 +32,7 @@ class Gate:
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise DeployError(f"--max-drop {self.max_drop}: it must not be negative, nor above 100")
 
-    def holds(self, result: Result) -> bool:
+    def holds(self, result: "Result") -> bool:
         """Say whether a graph's accuracy passes."""
         if result.miou_ratio is None or result.miou_drop is None:
             return False

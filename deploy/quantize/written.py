@@ -40,3 +40,14 @@ class Summary:
     kept_float: dict[str, str]
     sqnr_db: float | None = None
     shortfall: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandedFolder:
+    """What was written for a toolchain that quantizes by itself."""
+
+    target: str
+    path: Path  # of the folder
+    size_bytes: int
+    images: int  # that calibrate
+    calibrate_mode: str

@@ -5,6 +5,7 @@ To add one: its file here, its line in ``ACCELERATORS``, its tests, its section 
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from types import MappingProxyType
 
 import onnx
@@ -34,6 +35,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 TOOLCHAINS: Mapping[str, tuple[Accelerator, Toolbox]] = MappingProxyType(
     {name: (a, toolbox) for a in ACCELERATORS.values() for name, toolbox in a.toolchains.items()}
 )
+Toolchain = StrEnum("Toolchain", {name.upper(): name for name in TOOLCHAINS})  # type: ignore[misc]
+Toolchain.__doc__ = "What a bundle is for."
 PRECISIONS = ("fp32", "fp16", "int8")
 
 

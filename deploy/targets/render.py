@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 
 def render(room: str, template: str, **values: Any) -> str:
     """Return a template of a room (``deploy.targets``), filled in."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # only where a bundle is made
+
     environment = Environment(
         loader=PackageLoader(room, "."),
         autoescape=False,  # Markdown, shell, protobuf text

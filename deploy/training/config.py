@@ -5,15 +5,53 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
+from deploy.calibration.dataset import DataSet
+from deploy.calibration.voc import (
+    Sample,
+    describe_data_set,
+    find_voc_root,
+    read_split,
+)
 from deploy.errors import DeployError
 from deploy.models import VARIANTS
-from deploy.training.data import Augmentation, DataRoot
 
 
 class TrainError(DeployError):
     """A training run that cannot start or go on; one line that says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRoot:
+    """A data set's folder and how much of it training sees.
+
+    ``weight`` is relative to those of the other roots: each sample of a batch comes from a root
+    with a probability in proportion to its weight, however many images the root has.
+    """
+
+    root: Path
+    split: str = "train"
+    weight: float = 1.0
+    retain: bool = False  # training may ask that the answers on it stay those of the start
+    zoom: tuple[float, float] | None = None  # random zoom of its own; None: the augmentation's
+
+    def describe(self) -> DataSet:
+        """Return what the data set consists of; raises ``deploy.calibration.errors.DataError``."""
+        return describe_data_set(find_voc_root(self.root))
+
+    def samples(self) -> list[Sample]:
+        """Return the split's samples; raises ``deploy.calibration.errors.DataError``."""
+        return read_split(find_voc_root(self.root), self.split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How an image becomes a training sample, relative to how deployment sees it."""
+
+    size: int = 500  # deployment's input: images are scaled as if for it before anything else
+    crop: int = 288  # side of a training sample, pixels
+    scale: tuple[float, float] = (0.6, 1.5)  # random zoom about the deployment scale
+    color: float = 0.25  # largest relative change of brightness, contrast, saturation
+    resolution: float = 1.0  # least share of the sample's pixels, along an axis, that tell a detail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +145,8 @@ class TrainConfig:
 def _is_available(device: str) -> bool:
     kind, _, index = device.partition(":")
     if kind == "cuda" and (not index or index.isdecimal()):
+        import torch  # seconds, which the command's --help need not wait for
+
         return torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()
     return device == "cpu"
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,52 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from deploy.calibration.dataset import IGNORE_LABEL, DataSet
+from deploy.calibration.dataset import IGNORE_LABEL
 from deploy.calibration.preprocess import MEAN, normalize
 from deploy.calibration.voc import (
-    Sample,
     UInt8Array,
-    describe_data_set,
-    find_voc_root,
     read_sample,
-    read_split,
 )
+from deploy.training.config import Augmentation, DataRoot
 
 PREFETCHED = 3  # batches made ahead of the network
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataRoot:
-    """A data set's folder and how much of it training sees.
-
-    ``weight`` is relative to those of the other roots: each sample of a batch comes from a root
-    with a probability in proportion to its weight, however many images the root has.
-    """
-
-    root: Path
-    split: str = "train"
-    weight: float = 1.0
-    retain: bool = False  # training may ask that the answers on it stay those of the start
-    zoom: tuple[float, float] | None = None  # random zoom of its own; None: the augmentation's
-
-    def describe(self) -> DataSet:
-        """Return what the data set consists of; raises ``deploy.calibration.errors.DataError``."""
-        return describe_data_set(find_voc_root(self.root))
-
-    def samples(self) -> list[Sample]:
-        """Return the split's samples; raises ``deploy.calibration.errors.DataError``."""
-        return read_split(find_voc_root(self.root), self.split)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How an image becomes a training sample, relative to how deployment sees it."""
-
-    size: int = 500  # deployment's input: images are scaled as if for it before anything else
-    crop: int = 288  # side of a training sample, pixels
-    scale: tuple[float, float] = (0.6, 1.5)  # random zoom about the deployment scale
-    color: float = 0.25  # largest relative change of brightness, contrast, saturation
-    resolution: float = 1.0  # least share of the sample's pixels, along an axis, that tell a detail
 
 
 def augment(

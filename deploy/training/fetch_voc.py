@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from deploy.calibration.errors import DataError
+from deploy.calibration.voc import OFFICIAL, OFFICIAL_MD5
 
-# http://host.robots.ox.ac.uk/pascal/VOC/voc2012/: "Download the training/validation data (2GB)"
-OFFICIAL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
-OFFICIAL_MD5 = "6cd6e144f989b92b3379bac3b3de84fd"  # as torchvision publishes it
 LAYOUT = Path("VOCdevkit") / "VOC2012"
 
 CHUNK = 1 << 20  # bytes

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
-from torch import nn
 
 from deploy import models
 from deploy.calibration import CLASSES, DataError, DataSet, describe_data_set, find_voc_root
 from deploy.calibration.dataset import FILE_NAME
 from deploy.errors import GraphError
 from deploy.graph.metadata import read_metadata
+
+if TYPE_CHECKING:
+    from torch import nn
 
 KEY = "classes"  # of the metadata
 
@@ -35,7 +38,7 @@ def find_named_data_set(voc_root: Path | None) -> DataSet | None:
 
 
 def name_classes(
-    module: nn.Module, source: models.WeightsSource, data: DataSet | None
+    module: "nn.Module", source: models.WeightsSource, data: DataSet | None
 ) -> tuple[str, ...]:
     """Return the names of a network's classes, by label.
 

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 import deploy
 from deploy import models
-from deploy.bundle import Toolchain
 from deploy.bundle.contents import AGREEMENT, golden_pixels
 from deploy.calibration.preprocess import normalize
 from deploy.calibration.record import file_sha256
@@ -28,6 +27,7 @@ from deploy.export.interface import Interface
 from deploy.graph.metadata import set_metadata
 from deploy.graph.reading import read_graph
 from deploy.runtimes.torch import TorchRunner
+from deploy.targets import Toolchain
 from deploy.targets.accelerator import Precision
 
 TRITON = {f"models/{VARIANT}-int8/1/model.onnx", f"models/{VARIANT}-int8/config.pbtxt"}

@@ -17,10 +17,10 @@ import pytest
 from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_config
 from google.protobuf import text_format
 
-from deploy.bundle import Toolchain
 from deploy.export.interface import Interface
 from deploy.graph.reading import read_graph
 from deploy.runtimes.openvino import openvino_core
+from deploy.targets import Toolchain
 from deploy.targets.accelerator import Precision
 
 

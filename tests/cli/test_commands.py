@@ -18,10 +18,10 @@ from typer.core import TyperGroup, TyperOption
 from typer.testing import CliRunner, Result
 
 from deploy import cli, models
-from deploy.bundle import Toolchain
 from deploy.cli import reference
 from deploy.graph.metadata import set_metadata
 from deploy.targets import ACCELERATORS as TARGETS
+from deploy.targets import Toolchain
 
 GROUP = typing.cast(TyperGroup, typer.main.get_command(cli.app))
 COMMANDS = list(GROUP.commands)

@@ -5,7 +5,7 @@ import pytest
 from results import validation
 
 from deploy.cli import display
-from deploy.report import build_report
+from deploy.report.build import build_report
 
 MIXED = [
     *(validation(name, "random") for name in ("rf101", "rf-lw50", "rf-lw101", "rf-lw152")),

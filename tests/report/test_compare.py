@@ -11,13 +11,9 @@ import pytest
 from results import SCHEMA, cells, validation
 
 from deploy.errors import ReportError
-from deploy.report import (
-    build_report,
-    compare_reports,
-    read_earlier,
-    render_html,
-    render_markdown,
-)
+from deploy.report.build import build_report
+from deploy.report.compare import compare_reports, read_earlier
+from deploy.report.write import render_html, render_markdown
 
 Report = dict[str, Any]
 MIXED = [validation("rf101", "random"), validation("rf-lw-mbv2")]

@@ -8,9 +8,10 @@ import pytest
 from results import SCHEMA, cells, validation
 
 from deploy.errors import ReportError
-from deploy.report import build_report, render_html, render_markdown, write_report
+from deploy.report.build import build_report
 from deploy.report.plots import _shortened, plot_classes, plot_layers, worst_layers
 from deploy.report.verdict import Status, verdict
+from deploy.report.write import render_html, render_markdown, write_report
 
 MIXED = [validation("rf101", "random"), validation("rf-lw-mbv2")]
 RANDOM_ROW = "| RefineNet-ResNet101 | random | – | – | – | – | – | – | 80.5 |"

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.calibration.errors import DataError
-from deploy.calibration.voc import find_voc_root
-from deploy.training import fetch_voc as module
+from deploy.calibration.voc import OFFICIAL, OFFICIAL_MD5, find_voc_root
 from deploy.training.fetch_voc import fetch_voc
 
 SPLIT = "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"
@@ -175,5 +174,5 @@ def test_fetch_from_an_address_that_does_not_answer(mirror: Mirror, tmp_path: Pa
 
 
 def test_official_address_and_checksum_are_the_published_ones() -> None:
-    assert module.OFFICIAL.endswith("/voc2012/VOCtrainval_11-May-2012.tar")
-    assert module.OFFICIAL_MD5 == "6cd6e144f989b92b3379bac3b3de84fd"
+    assert OFFICIAL.endswith("/voc2012/VOCtrainval_11-May-2012.tar")
+    assert OFFICIAL_MD5 == "6cd6e144f989b92b3379bac3b3de84fd"

@@ -15,17 +15,10 @@ from deploy.calibration.errors import DataError
 from deploy.calibration.voc import PALETTE
 from deploy.models import build, load_checkpoint
 from deploy.models.initialize import decoder_keys, initialize
-from deploy.training import (
-    CHECKPOINT,
-    Augmentation,
-    DataRoot,
-    Status,
-    TrainConfig,
-    TrainError,
-    train,
-)
+from deploy.training.config import Augmentation, DataRoot, Status, TrainConfig, TrainError
 from deploy.training.data import Batch, Batches, augment
-from deploy.training.run import Run, schedule_factor
+from deploy.training.run import CHECKPOINT, Run, schedule_factor
+from deploy.training.train import train
 
 
 def write_root(directory: Path, count: int = 4, size: tuple[int, int] = (48, 64)) -> Path:

@@ -21,8 +21,9 @@ from deploy.graph.metadata import set_metadata
 from deploy.models import ModelError
 from deploy.models.initialize import initialize
 from deploy.quantize.gate import Gate
-from deploy.training import Augmentation, DataRoot, Status, TrainConfig, TrainError, train
+from deploy.training.config import Augmentation, DataRoot, Status, TrainConfig, TrainError
 from deploy.training.run import CHECKPOINT
+from deploy.training.train import train
 from deploy.validate.classes import check_classes, find_named_data_set, name_classes
 
 VARIANT = models.DEFAULT_VARIANT
