@@ -64,8 +64,8 @@ class Progress(Protocol):
         """Say at once what is out of the ordinary."""
         ...
 
-    def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
-        """Yield ``items`` and show how many are done."""
+    def track(self, items: Sequence[T], stage: str, passes: int = 1) -> Iterator[T]:
+        """Yield ``items``, several times over, and show how many are done."""
         ...
 
 
@@ -85,10 +85,11 @@ class SilentProgress:
     def note(self, text: str) -> None:
         """Say nothing."""
 
-    def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
-        """Yield ``items``."""
+    def track(self, items: Sequence[T], stage: str, passes: int = 1) -> Iterator[T]:
+        """Yield ``items``, several times over."""
         with self.step(stage):
-            yield from items
+            for _ in range(passes):
+                yield from items
 
 
 class ConsoleProgress(SilentProgress):
@@ -109,8 +110,8 @@ class ConsoleProgress(SilentProgress):
         """Print a line."""
         self.console.print(f"  {text}", soft_wrap=True, markup=False)
 
-    def track(self, items: Sequence[T], stage: str) -> Iterator[T]:
-        """Yield ``items`` and show how many are done."""
+    def track(self, items: Sequence[T], stage: str, passes: int = 1) -> Iterator[T]:
+        """Yield ``items``, several times over, and show how many are done."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -118,12 +119,13 @@ class ConsoleProgress(SilentProgress):
             TimeRemainingColumn(),
         )
         bar = RichProgress(*columns, console=self.console, transient=True)
+        repeated = [item for _ in range(passes) for item in items]
         with super().step(stage):
             if self.console.is_terminal:
                 with bar:
-                    yield from bar.track(items, description=stage)
+                    yield from bar.track(repeated, description=stage)
             else:  # a log gets only the line at the end
-                yield from items
+                yield from repeated
         self._done(stage, f"{len(items)} images")
 
     @contextmanager

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ from deploy.validate.metrics import (
     paired_bootstrap,
 )
 from deploy.validate.protocol import Protocol
+from deploy.validate.turns import KeptLogits
 
 TIMED_IMAGES = 10  # where a network is run for its latency alone
 
@@ -132,27 +133,76 @@ def evaluate(
         DataError: an image or a mask cannot be used, or no mask labels a pixel.
         GraphError: a network does not give a logit for each class, or fails on an image.
     """
+    return evaluate_in_turns(
+        iter([runners]),
+        [samples],
+        protocol=protocol,
+        size=size,
+        baseline=baseline,
+        class_names=class_names,
+        watch=watch,
+    )
+
+
+def evaluate_in_turns(
+    groups: Iterator[Mapping[str, Runner]],
+    passes: Sequence[Iterable[Sample]],
+    *,
+    protocol: Protocol,
+    size: Size,
+    baseline: str | None,
+    class_names: list[str] | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Result]:
+    """Run every network on every image as :func:`evaluate`, one group of networks at a time.
+
+    Args:
+        groups: the networks by name; a group is taken when the one before it has been dropped.
+        passes: for each group the same samples.
+        protocol: see :func:`evaluate`.
+        size: the same.
+        baseline: the same; it is in the first group.
+        class_names: the same.
+        watch: is shown each image by each group, with the labels of that and of the baseline.
+
+    Raises:
+        DataError, GraphError: as :func:`evaluate`.
+    """
     class_names = class_names or list(CLASSES)
-    scores = {name: _Score(confusion=ConfusionMatrix(len(class_names))) for name in runners}
-    _warm_up(runners, size, len(class_names))
-    for sample in samples:
-        image, picture, truth = _read(sample, protocol, size, len(class_names))
-        if not (truth != IGNORE_LABEL).any():  # images without it count for fidelity alone
-            LOGGER.warning("  %s labels no pixel: it plays no part in mIoU", sample.mask)
-        predictions: dict[str, tuple[Float32Array, UInt8Array]] = {}
-        for name, run in runners.items():
-            logits = _run_timed(run, image, scores[name].seconds)
+    scores: dict[str, _Score] = {}
+    kept = KeptLogits() if len(passes) > 1 and baseline is not None else None
+    for samples in passes:
+        runners = next(groups)
+        scores |= {name: _Score(confusion=ConfusionMatrix(len(class_names))) for name in runners}
+        _warm_up(runners, size, len(class_names))
+        for number, sample in enumerate(samples):
+            image, picture, truth = _read(sample, protocol, size, len(class_names))
             frame = truth.shape if protocol is Protocol.NATIVE else size
-            labels = logits_to_labels(logits, frame)[: truth.shape[0], : truth.shape[1]]
-            scores[name].images.append(scores[name].confusion.update(truth, labels))
-            predictions[name] = logits, labels
-        if baseline is not None:
-            for name, (logits, labels) in predictions.items():
-                reference_logits, reference_labels = predictions[baseline]
-                scores[name].fidelity.update(reference_logits, logits, reference_labels, labels)
-        if watch is not None:
-            seen = {name: labels for name, (_, labels) in predictions.items()}
-            watch(Seen(name=sample.name, picture=picture, truth=truth, labels=seen))
+            is_first = baseline is None or baseline in runners
+            if is_first and not (truth != IGNORE_LABEL).any():  # they count for fidelity alone
+                LOGGER.warning("  %s labels no pixel: it plays no part in mIoU", sample.mask)
+            logits = {
+                name: _run_timed(run, image, scores[name].seconds) for name, run in runners.items()
+            }
+            if baseline is not None and kept is not None:
+                if is_first:
+                    kept.append(logits[baseline])
+                else:
+                    logits[baseline] = kept[number]
+            labels = {
+                name: logits_to_labels(values, frame)[: truth.shape[0], : truth.shape[1]]
+                for name, values in logits.items()
+            }
+            for name in runners:
+                score = scores[name]
+                score.images.append(score.confusion.update(truth, labels[name]))
+                if baseline is not None:
+                    score.fidelity.update(
+                        logits[baseline], logits[name], labels[baseline], labels[name]
+                    )
+            if watch is not None:
+                watch(Seen(name=sample.name, picture=picture, truth=truth, labels=labels))
+        del runners
     if scores and not any(score.confusion.counts.any() for score in scores.values()):
         raise DataError(f"{sample.mask} and all other masks label no pixel: mIoU is undefined")
     reference = None if baseline is None else scores[baseline]

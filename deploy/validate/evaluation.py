@@ -1,8 +1,10 @@
 """Measure a target: its torch network and its graphs, side by side, on the images of a split."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,18 @@ from deploy.runtimes.runner import Runner, Runtime
 from deploy.runtimes.torch import TorchRunner
 from deploy.store.artifacts import SCHEMA, Network
 from deploy.store.environment import command_line, describe_environment
+from deploy.store.memory import give_back
 from deploy.store.reuse import images_sha256, stage_key
 from deploy.targets import GRAPHS
 from deploy.validate.classes import check_classes
 from deploy.validate.closeup import find_int8, measure_layers
 from deploy.validate.default_options import separate, with_defaults
-from deploy.validate.evaluate import evaluate
+from deploy.validate.evaluate import evaluate_in_turns
 from deploy.validate.evaluation_set import EvaluationSet
 from deploy.validate.examples import WorstImages
 from deploy.validate.protocol import Protocol
 from deploy.validate.stored_results import GATE, find_problem
+from deploy.validate.turns import in_groups
 
 BASELINE = "torch"
 COST = ("miou_drop", "miou_ratio")
@@ -66,31 +70,21 @@ def measure(
         ModelError, DataError: as the stages raise.
     """
     paths = _graph_paths(target)
-    graphs = {name: read_graph(path) for name, path in paths.items()}
-    for name, model in graphs.items():
-        refuse_wrapped(model, paths[name], "validate the graph without these, it has the logits")
-    metadata = {name: read_metadata(model) for name, model in graphs.items()}
-    sizes = {}
-    for name, model in graphs.items():
-        with naming(paths[name]):
-            Graph(model).check_output()
-            sizes[name] = Graph(model).input_size
-    if len(set(sizes.values())) > 1:
+    checked = {name: _check_graph(path, data) for name, path in paths.items()}
+    metadata = {name: entries for name, (entries, _) in checked.items()}
+    sizes = {size for _, size in checked.values()}
+    if len(sizes) > 1:
         raise GraphError(f"{target.folder} holds graphs of different input sizes: export again")
-    size = next(iter(sizes.values()))
+    (size,) = sizes
     first = next(iter(metadata.values()))
     protocol = protocol or Protocol(read_fit(first, next(iter(paths.values()))).value)
-    for name, model in graphs.items():
-        check_classes(paths[name], model, data.data)
-        _refuse_overlap(paths[name], metadata[name], data)
-    del graphs  # onnxruntime reads the files itself
     variant = target.name if target.is_variant else baseline or first.get("variant")
     if variant is not None and variant not in models.VARIANTS and not baseline:
         raise GraphError(
             f"{next(iter(paths.values()))} is of variant {variant!r} by its metadata, which is "
             "unknown: pass --baseline with one of 'deploy models'"
         )
-    runners: dict[str, Runner] = {}
+    networks: dict[str, Callable[[], Runner]] = {}
     random = {name for name, entries in metadata.items() if entries.get("weights") == "random"}
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -108,25 +102,31 @@ def measure(
         module, source = models.build_with_weights(variant, weights, classes)
         sha256 = models.state_dict_hash(module)
         _check_weights(target, metadata, sha256)
-        runners[BASELINE] = TorchRunner(module)
         random |= set() if source.trained else {BASELINE}
         result |= {
             "weights": {"source": source.kind, "sha256": sha256},
             "parameters": models.count_parameters(module),
             "macs": models.count_macs(module, *size),
         }
-    runners |= {name: open_graph(path, runtime) for name, path in paths.items()}
-    int8 = find_int8(paths) if target.is_variant and BASELINE in runners else None
+        networks[BASELINE] = partial(TorchRunner, module)
+        del module  # the network's turn takes it along
+    networks |= {name: partial(open_graph, path, runtime) for name, path in paths.items()}
+    int8 = find_int8(paths) if target.is_variant and BASELINE in networks else None
     watch = None
     if int8 is not None and not random & {BASELINE, int8}:  # else there is no accuracy to be seen
         watch = WorstImages(BASELINE, int8, data.data)
+    sizes_of = {name: _file_facts(paths.get(name), result.get("parameters")) for name in networks}
+    groups = in_groups({name: facts["size_bytes"] for name, facts in sizes_of.items()})
+    samples = progress.track(data.samples, f"validate {target.name}", passes=len(groups))
+    baseline = BASELINE if BASELINE in networks else None
+    counts: dict[str, list[int] | None] = {}
     with naming(target.given or target.folder):
-        measured = evaluate(
-            with_defaults(runners),
-            progress.track(data.samples, f"validate {target.name}"),
+        measured = evaluate_in_turns(
+            _open_in_turns(groups, networks, counts),
+            [islice(samples, len(data.samples)) for _ in groups],
             protocol=protocol,
             size=size,
-            baseline=BASELINE if BASELINE in runners else None,
+            baseline=baseline,
             class_names=list(data.data.classes),
             watch=watch,
         )
@@ -135,10 +135,10 @@ def measure(
     result["gate"] = _read_gate(target)
     result["results"] = {
         name: score.to_json()
-        | {"int8_convolutions": _counts(runners[name])}
+        | {"int8_convolutions": counts[name]}
         | dict.fromkeys(_without_meaning(name, random))
         | {"default_options": _with_meaning(defaults[name], _without_meaning(name, random))}
-        | _file_facts(paths.get(name), result.get("parameters"))
+        | sizes_of[name]
         for name, score in scores.items()
     }
     result["layers"] = None
@@ -149,6 +149,37 @@ def measure(
     examples = watch and watch.examples()
     result["examples"] = examples and examples.record
     return Measurement(result=result, pictures=examples.pictures if examples else {})
+
+
+def _check_graph(path: Path, data: EvaluationSet) -> tuple[dict[str, str], tuple[int, int]]:
+    """Return a graph's metadata and input size; raises GraphError, DataError if it is no good."""
+    model = read_graph(path)
+    refuse_wrapped(model, path, "validate the graph without these, it has the logits")
+    with naming(path):
+        Graph(model).check_output()
+        size = Graph(model).input_size
+    check_classes(path, model, data.data)
+    metadata = read_metadata(model)
+    _refuse_overlap(path, metadata, data)
+    return metadata, size
+
+
+def _open_in_turns(
+    groups: Sequence[Sequence[str]],
+    networks: dict[str, Callable[[], Runner]],
+    counts: dict[str, list[int] | None],
+) -> Iterator[Mapping[str, Runner]]:
+    """Yield the networks of each group, opened; the group before is dropped by then.
+
+    How many convolutions of each compute in 8 bits goes into ``counts``.
+    """
+    for names in groups:
+        give_back()
+        runners = {name: networks.pop(name)() for name in names}
+        counts |= {name: _counts(runner) for name, runner in runners.items()}
+        yield with_defaults(runners)
+        del runners
+    give_back()
 
 
 def validation_key(

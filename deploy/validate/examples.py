@@ -52,6 +52,8 @@ class WorstImages:
 
     def __call__(self, seen: Seen) -> None:
         """Keep an image if it is one of the worst so far; of equals, the earlier one."""
+        if self.network not in seen.labels:
+            return  # the turn of others
         share = np.mean(seen.labels[self.reference] != seen.labels[self.network])
         self._seen += 1
         entry = (float(share), -self._seen, seen)
