@@ -3,7 +3,8 @@
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from onnx import helper, numpy_helper
 from deploy.errors import GraphError
 
 LABELS_INSIDE = "; it gives labels: pass the graph without its ArgMax, which gives the logits"
+SMALL_BYTES = 2**16  # of a constant that is kept as an array
 MINIMUM_OPSET = 13  # per-channel QuantizeLinear
 
 
@@ -25,7 +27,10 @@ def graph_sha256(model: onnx.ModelProto) -> str:
 
 
 def with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of ``model`` whose nodes all have a name of their own."""
+    """Return ``model`` if its nodes all have a name of their own, else a copy where they do."""
+    names = {node.name for node in model.graph.node}
+    if "" not in names and len(names) == len(model.graph.node):
+        return model
     named = onnx.ModelProto()
     named.CopyFrom(model)
     taken: set[str] = set()
@@ -75,9 +80,47 @@ def without_unused_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+@contextmanager
+def giving(model: onnx.ModelProto, tensors: Iterable[str]) -> Iterator[onnx.ModelProto]:
+    """Enclose work on a model with other outputs, without a copy of it; they get no type."""
+    outputs = list(model.graph.output)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
+    try:
+        yield model
+    finally:
+        del model.graph.output[:]
+        model.graph.output.extend(outputs)
+
+
 def opset(model: onnx.ModelProto) -> int:
     """Return the version of the default operator set."""
     return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+class Constants(Mapping[str, NDArray[np.generic]]):
+    """Values of initializers by name; large ones are made anew each time, and not held."""
+
+    def __init__(self, tensors: Iterable[onnx.TensorProto]) -> None:
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+        self._small: dict[str, NDArray[np.generic]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
+        if name in self._small:
+            return self._small[name]
+        value = numpy_helper.to_array(self._tensors[name])
+        if value.nbytes < SMALL_BYTES:
+            self._small[name] = value
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 @dataclass(frozen=True)
@@ -101,9 +144,9 @@ class Graph:
         return shapes
 
     @cached_property
-    def constants(self) -> dict[str, NDArray[np.generic]]:
+    def constants(self) -> "Constants":
         """Value of every initializer."""
-        return {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
+        return Constants(self.model.graph.initializer)
 
     @cached_property
     def producers(self) -> dict[str, onnx.NodeProto]:

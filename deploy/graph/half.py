@@ -36,6 +36,7 @@ def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
     inferred = onnx.shape_inference.infer_shapes(model)
     values = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
     half = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    del inferred, values  # a large network's parameters are held as seldom as can be
     graph = Graph(model)
     emulated = onnx.ModelProto()
     emulated.CopyFrom(model)

@@ -20,6 +20,7 @@ from deploy.quantize.recipe import Recipe
 from deploy.quantize.written import MIN_FP16_SQNR, HandedFolder, QuantizedGraph
 from deploy.store.artifacts import Network
 from deploy.store.files import write_folder_whole
+from deploy.store.memory import give_back
 from deploy.store.reuse import graph_identity, images_sha256, stage_key
 from deploy.targets import int8_name
 from deploy.targets.accelerator import Accelerator, HandOver
@@ -64,8 +65,10 @@ def quantize_target(
     else:
         prepared = prepare(target, job.source, job.fit, progress, force=job.force)
     basis = _basis(prepared, job)
+    give_back()
     if job.fp16:
         written.append(_fp16(prepared, job, basis, progress))
+        give_back()
     if job.int8 and accelerator.profile is not None:
         written.append(_int8(prepared, job, accelerator.profile, basis, progress))
     return written

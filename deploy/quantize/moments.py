@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
-from onnx import helper
 
-from deploy.calibration.observe import session_options
 from deploy.calibration.preprocess import Float32Array
 from deploy.errors import GraphError
-from deploy.graph.graph import Graph, attributes
+from deploy.graph.graph import Graph, attributes, giving
+from deploy.runtimes.sessions import open_session
+from deploy.store.memory import give_back
 
 POSITIONS = 512  # of a convolution's output and an image, drawn at random
 CHUNK_BYTES = 2**30  # of inputs and second moments held in one pass over the images
@@ -144,10 +143,10 @@ def _collect(
 ) -> dict[str, Moments]:
     weights = {node.name: graph.constants[node.input[1]] for node in nodes}
     geometry = {node.name: ConvGeometry.of(node, weights[node.name]) for node in nodes}
-    model = _with_outputs(graph, [node.input[0] for node in nodes])
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), session_options(0), providers=["CPUExecutionProvider"]
-    )
+    wanted = [node.input[0] for node in nodes if node.input[0] != graph.input.name]
+    # onnxruntime leaves out what these do not need
+    with giving(graph.model, wanted or sorted(graph.outputs)) as model:
+        session = open_session(model, arena=False)
     names = [output.name for output in session.get_outputs()]
     rng = np.random.default_rng(0)
     first: dict[str, Any] = dict.fromkeys(weights, 0.0)
@@ -162,6 +161,9 @@ def _collect(
             if x.shape[1] <= largest:
                 second[node.name] += (x @ x.transpose(0, 2, 1)).astype(np.float64)
             count[node.name] += x.shape[2]
+        del values
+    del session
+    give_back()
     return {
         name: Moments(
             mean=first[name] / count[name],
@@ -169,16 +171,3 @@ def _collect(
         )
         for name in weights
     }
-
-
-def _with_outputs(graph: Graph, names: Iterable[str]) -> onnx.ModelProto:
-    """Return the model with other outputs; the runtime leaves out what they do not need."""
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    kept = [name for name in dict.fromkeys(names) if name != graph.input.name]
-    del model.graph.output[:]
-    model.graph.output.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in kept or sorted(graph.outputs)
-    )
-    return model

@@ -30,6 +30,7 @@ from deploy.quantize.placement import Placement, place
 from deploy.store.artifacts import Network
 from deploy.store.environment import default_threads
 from deploy.store.files import write_whole
+from deploy.store.memory import give_back
 from deploy.targets import DEFAULT_TARGET, PROFILES
 
 
@@ -162,6 +163,8 @@ def _read_float_graph(target: Network) -> tuple[Graph, Placement]:
     with naming(target.fp32):
         graph = Graph(with_node_names(canonical(model)))
         graph.check_float()
+        del model
+        give_back()
         return graph, place(graph, PROFILES[DEFAULT_TARGET])
 
 

@@ -22,7 +22,7 @@ from deploy.runtimes.runner import (
     cannot,
     check_signature,
 )
-from deploy.runtimes.sessions import EXACT_ENTRY, kernels_saturate, open_session
+from deploy.runtimes.sessions import EXACT_ENTRY, LARGE_BYTES, kernels_saturate, open_session
 from deploy.store.environment import default_threads
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -50,8 +50,14 @@ class OnnxRunner:
     ) -> None:
         self.timed: Runner | None = None
         self.default: Runner | None = None
-        self.model, self.exact = model, exact
         self.name = str(model) if isinstance(model, Path) else "the graph"
+        if isinstance(model, onnx.ModelProto) and model.ByteSize() >= LARGE_BYTES:
+            # a file that lasts as long as the runner: its parameters are held by the session alone
+            self._folder = tempfile.TemporaryDirectory()
+            path = Path(self._folder.name, "model.onnx")
+            onnx.save(model, path)
+            model = path
+        self.model, self.exact = model, exact
         self.session = self._session(threads or default_threads())
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         check_signature(

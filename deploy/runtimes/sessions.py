@@ -5,6 +5,7 @@ kernels that add in 32 bits: the same integers, so the same results. A float con
 Q/DQ stays float (deploy/graph/requantized.py).
 """
 
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from deploy.runtimes.saturation import saturates
 
 EXACT_ENTRY = "session.x64quantprecision", "1"  # onnxruntime_session_options_config_keys.h
 REQUANTIZER = "WeightBiasQuantization"
+LARGE_BYTES = 2**26  # of a graph that goes to onnxruntime by way of a file
 PROVIDERS = ("CPUExecutionProvider",)
 
 
@@ -28,6 +30,7 @@ def open_session(
     *,
     exact: bool = True,
     write_optimized: Path | None = None,
+    arena: bool = True,
 ) -> onnxruntime.InferenceSession:
     """Return a session.
 
@@ -37,6 +40,7 @@ def open_session(
         exact: compute what the graph says; else with the options by which applications begin, whose
             kernels may saturate.
         write_optimized: where to write the graph as it runs.
+        arena: keep what a pass frees for the next one; else it is the system's again.
 
     Raises:
         Exception: what onnxruntime raises; its exceptions share no public base class.
@@ -44,6 +48,7 @@ def open_session(
 
     def options() -> onnxruntime.SessionOptions:
         made = session_options(threads)
+        made.enable_cpu_mem_arena = arena
         if write_optimized is not None:
             made.optimized_model_filepath = str(write_optimized)
         return made
@@ -71,10 +76,18 @@ def _session(
     options: onnxruntime.SessionOptions,
     disabled: list[str] | None = None,
 ) -> onnxruntime.InferenceSession:
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return onnxruntime.InferenceSession(
-        source, options, providers=list(PROVIDERS), disabled_optimizers=disabled
-    )
+    def opened(source: str | bytes) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(
+            source, options, providers=list(PROVIDERS), disabled_optimizers=disabled
+        )
+
+    if isinstance(model, Path):
+        return opened(str(model))
+    if model.ByteSize() < LARGE_BYTES:
+        return opened(model.SerializeToString())
+    with tempfile.TemporaryDirectory() as folder:  # a file is not held in memory beside the session
+        onnx.save(model, Path(folder, "model.onnx"))
+        return opened(str(Path(folder, "model.onnx")))
 
 
 @cache

@@ -170,39 +170,42 @@ def evaluate_in_turns(
     """
     class_names = class_names or list(CLASSES)
     scores: dict[str, _Score] = {}
-    kept = KeptLogits() if len(passes) > 1 and baseline is not None else None
-    for samples in passes:
-        runners = next(groups)
-        scores |= {name: _Score(confusion=ConfusionMatrix(len(class_names))) for name in runners}
-        _warm_up(runners, size, len(class_names))
-        for number, sample in enumerate(samples):
-            image, picture, truth = _read(sample, protocol, size, len(class_names))
-            frame = truth.shape if protocol is Protocol.NATIVE else size
-            is_first = baseline is None or baseline in runners
-            if is_first and not (truth != IGNORE_LABEL).any():  # they count for fidelity alone
-                LOGGER.warning("  %s labels no pixel: it plays no part in mIoU", sample.mask)
-            logits = {
-                name: _run_timed(run, image, scores[name].seconds) for name, run in runners.items()
+    with KeptLogits() as kept:
+        for samples in passes:
+            runners = next(groups)
+            scores |= {
+                name: _Score(confusion=ConfusionMatrix(len(class_names))) for name in runners
             }
-            if baseline is not None and kept is not None:
-                if is_first:
-                    kept.append(logits[baseline])
-                else:
-                    logits[baseline] = kept[number]
-            labels = {
-                name: logits_to_labels(values, frame)[: truth.shape[0], : truth.shape[1]]
-                for name, values in logits.items()
-            }
-            for name in runners:
-                score = scores[name]
-                score.images.append(score.confusion.update(truth, labels[name]))
-                if baseline is not None:
-                    score.fidelity.update(
-                        logits[baseline], logits[name], labels[baseline], labels[name]
-                    )
-            if watch is not None:
-                watch(Seen(name=sample.name, picture=picture, truth=truth, labels=labels))
-        del runners
+            _warm_up(runners, size, len(class_names))
+            for number, sample in enumerate(samples):
+                image, picture, truth = _read(sample, protocol, size, len(class_names))
+                frame = truth.shape if protocol is Protocol.NATIVE else size
+                is_first = baseline is None or baseline in runners
+                if is_first and not (truth != IGNORE_LABEL).any():  # they count for fidelity alone
+                    LOGGER.warning("  %s labels no pixel: it plays no part in mIoU", sample.mask)
+                logits = {
+                    name: _run_timed(run, image, scores[name].seconds)
+                    for name, run in runners.items()
+                }
+                if baseline is not None and len(passes) > 1:
+                    if is_first:
+                        kept.append(logits[baseline])
+                    else:
+                        logits[baseline] = kept[number]
+                labels = {
+                    name: logits_to_labels(values, frame)[: truth.shape[0], : truth.shape[1]]
+                    for name, values in logits.items()
+                }
+                for name in runners:
+                    score = scores[name]
+                    score.images.append(score.confusion.update(truth, labels[name]))
+                    if baseline is not None:
+                        score.fidelity.update(
+                            logits[baseline], logits[name], labels[baseline], labels[name]
+                        )
+                if watch is not None:
+                    watch(Seen(name=sample.name, picture=picture, truth=truth, labels=labels))
+            del runners
     if scores and not any(score.confusion.counts.any() for score in scores.values()):
         raise DataError(f"{sample.mask} and all other masks label no pixel: mIoU is undefined")
     reference = None if baseline is None else scores[baseline]

@@ -10,13 +10,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from deploy.calibration.preprocess import Float32Array
-from deploy.graph.graph import Graph
+from deploy.graph.graph import Graph, giving
 from deploy.runtimes.sessions import open_session
+from deploy.store.memory import give_back
 from deploy.validate.metrics import Fidelity
 
 LAYERS = ("Conv", "Add")  # the nodes whose results are compared
 FUSED = ("Relu", "Clip")  # what computes as one with the node before it
-CHUNK_BYTES = 2**30  # of float activations held at a time
+CHUNK_BYTES = 2**29  # of float activations held at a time
 
 Pair = tuple["Layer", str, "_Scale | None"]  # a layer, its tensor in the INT8 graph, its scale
 
@@ -87,6 +88,9 @@ def layer_sqnr(
                 nothing = np.zeros(0, dtype=np.uint8)
                 x, q = np.ascontiguousarray(x), np.ascontiguousarray(q)
                 fidelity[layer.node].update(x, _fitted(q, x) if equalized else q, nothing, nothing)
+            del expected, found, x, q
+        del runs
+        give_back()
     return [LayerSqnr(layer=layer, sqnr_db=fidelity[layer.node].sqnr_db) for layer in layers]
 
 
@@ -148,12 +152,8 @@ def _chunks(graph: Graph, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
 
 def _session(graph: Graph, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
     """Return a session of the graph that gives ``tensors``."""
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
-    del model.graph.output[:]
-    # without a type: the runtime knows it
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
-    return open_session(model)
+    with giving(graph.model, tensors) as model:
+        return open_session(model, arena=False)
 
 
 def _run(session: onnxruntime.InferenceSession, image: Float32Array) -> dict[str, NDArray[Any]]:

@@ -29,11 +29,17 @@ def in_groups(sizes: Mapping[str, int]) -> list[list[str]]:
 
 
 class KeptLogits:
-    """The logits of one network for every image, in a file that is gone with this object."""
+    """The logits of one network for every image, in a file that is gone in the end."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._shapes: list[tuple[tuple[int, ...], int]] = []
+
+    def __enter__(self) -> "KeptLogits":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def append(self, logits: Float32Array) -> None:
         """Keep those of the next image."""
