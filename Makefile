@@ -7,9 +7,10 @@ IMAGES ?= 50
 LIMIT ?= 50
 FIT ?= crop
 VARIANTS ?= rf-lw-mbv2
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 export VOC_ROOT
 
-.PHONY: help setup export-all report bench test lint typecheck check clean
+.PHONY: help setup export-all report bench test test-long lint typecheck check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -35,8 +36,11 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
-test: setup ## Run all tests
-	$(BIN)/python -m pytest
+test: setup ## Run all tests but the long ones, one worker a core
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long"
+
+test-long: setup ## Run the long tests (CONTRIBUTING.md)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long
 
 lint: setup ## Check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -44,7 +48,7 @@ lint: setup ## Check style
 typecheck: setup ## Check types
 	$(BIN)/mypy
 
-check: lint typecheck test ## Check everything; changes nothing
+check: lint typecheck test test-long ## Check everything; changes nothing
 
 clean: ## Remove what was built; keeps data/
 	rm -rf $(VENV) $(OUT) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

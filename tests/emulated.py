@@ -1,4 +1,4 @@
-"""What tests/test_emulated.py compares between processors: python emulated.py FOLDER RESULT
+"""What test_emulated.py compares between processors: python emulated.py FOLDER RESULT
 
 Writes the logits of every ``FOLDER/small/*.onnx`` in exact sessions to RESULT.npz, those with
 default options as well; whether the kernels of each runtime saturate, and what ``deploy validate``

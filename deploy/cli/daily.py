@@ -1,4 +1,4 @@
-"""The commands of every day: ``predict``, ``inspect``, ``bench``."""
+"""The commands of every day: ``predict``, ``inspect``, ``latency``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -86,7 +86,7 @@ def inspect(
     display_daily.inspected(results, tensors=tensors, as_json=as_json)
 
 
-def bench(
+def latency(
     targets: Annotated[
         list[str],
         typer.Argument(metavar="VARIANT|MODEL.onnx", help="Of a variant: all its graphs."),
@@ -116,4 +116,4 @@ def bench(
         out=out,
         progress=ConsoleProgress(),
     )
-    display_daily.benched(measured, as_json=as_json)
+    display_daily.timed(measured, as_json=as_json)

@@ -16,7 +16,16 @@ from rich.table import Table
 
 from deploy.quantize.written import HandedFolder, QuantizedGraph
 from deploy.report.build import Report
-from deploy.report.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, number, percent
+from deploy.report.figures import (
+    SCENES_NOTE,
+    asked,
+    data_set,
+    interval,
+    is_drawn,
+    number,
+    percent,
+    random_note,
+)
 from deploy.targets import PRECISIONS
 
 if TYPE_CHECKING:
@@ -216,7 +225,9 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     _table([*columns, "ms", "MB"], rows, left=2)
     _convolutions(results)
     _processor({result["name"]: result for result in results})
-    return _notes([row[1] for row in rows], data)
+    sources = {r["name"]: (r["weights"] or {}).get("source") for r in results}
+    random = [r["dataset"]["images"] for r in results if sources[r["name"]] == "random"]
+    return _notes([row[1] for row in rows], data, random)
 
 
 def _processor(results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -269,7 +280,9 @@ def reported(
     print(f"mIoU %, {data_set(data)}, protocol {data['protocol']}; drop and ratio of INT8 to torch")
     columns = ["model", "weights", "GMACs", "params M", "published", "torch", "FP32", "FP16"]
     _table([*columns, "INT8", "drop", "ratio"], models, left=2)
-    _notes([row[1] for row in models], data)
+    variants = content["variants"].values()
+    random = [v["images"] for v in variants if v["weights"]["source"] == "random"]
+    _notes([row[1] for row in models], data, random)
     print("each graph against torch")
     columns = ["model", "graph", "mIoU drop [95%]", "ratio % [95%]"]
     _table([*columns, "agree %", "SQNR dB", "cosine"], graphs, left=2)
@@ -285,10 +298,10 @@ def _fidelity(scores: Mapping[str, Any]) -> list[str]:
     return [percent(scores["agreement"]), number(scores["sqnr_db"]), cosine]
 
 
-def _notes(sources: Sequence[str], data: Mapping[str, Any]) -> None:
+def _notes(sources: Sequence[str], data: Mapping[str, Any], random: Sequence[int]) -> None:
     """Say what a table's accuracy figures, or their absence, mean."""
     if "random" in sources:
-        print("random: seeded random parameters, which have no accuracy, only fidelity to torch.\n")
+        print(textwrap.fill(random_note(random or [data["images"]]), WIDTH) + "\n")
     if is_drawn(data) and set(sources) != {"random"}:
         print(f"{SCENES_NOTE}\n")
 

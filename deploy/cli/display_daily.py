@@ -175,7 +175,7 @@ def _findings(result: Inspection) -> None:
     return print(f"  deploy lint {result.path} --target {result.target} names each node")
 
 
-def benched(result: Latencies, *, as_json: bool) -> None:
+def timed(result: Latencies, *, as_json: bool) -> None:
     """Print what graphs take, how their nodes were executed, and why one is not faster."""
     from deploy.report.processor import say_exact
 

@@ -25,6 +25,8 @@ def reference() -> str:
     root = typer.Context(group, info_name="deploy")
     parts = ["## deploy OPTIONS COMMAND", _parameters(root, frozenset())]
     for name, command in group.commands.items():
+        if command.hidden:
+            continue
         context = typer.Context(command, info_name=name, parent=root)
         example = str(command.epilog).removeprefix("Example: ")
         parts += [f"## deploy {name}", str(command.help), _parameters(context, EVERYWHERE)]

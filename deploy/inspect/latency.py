@@ -119,7 +119,7 @@ def latency(
         for key, entry in entries.items()
         if entry.default
     }
-    with progress.step("bench"):
+    with progress.step("latency"):
         seconds = time_in_turn({**calls, **defaults}, runs)
     told = {runtime: BACKENDS[runtime].exact_options() for runtime in runtimes}
     return Latencies(

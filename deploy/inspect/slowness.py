@@ -34,7 +34,7 @@ def explain(
         form: of its quantization.
         target: that its metadata name.
         execution: what the runtime made of it.
-        instructions: the processor's, as deploy/environment.py names them.
+        instructions: the processor's, as deploy/store/environment.py names them.
     """
     found = []
     if not INTEGER_PRODUCTS.intersection(instructions):

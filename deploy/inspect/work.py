@@ -93,7 +93,7 @@ def describe_work(
 
     A node computes in integers if its data and its weight come in 8 or 16 bits, and in a QDQ graph
     so does the Relu or Clip that alone takes its result. What a runtime makes of that is another
-    question: ``deploy bench`` answers it.
+    question: ``deploy latency`` answers it.
 
     Args:
         graph: any graph.

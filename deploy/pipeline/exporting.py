@@ -59,7 +59,7 @@ def export(
 
     A graph that is there already, made from the same, is kept unless ``force`` is set. With
     ``voc_root`` the graph's classes get that data set's names, and must be as many. With an
-    ``interface``, that graph with it stands beside (deploy/heads.py): ``fp32-labels.onnx``.
+    ``interface``, that graph with it stands beside (deploy/export/heads.py): ``fp32-labels.onnx``.
 
     Raises:
         ModelError: the variant is unknown or its parameters cannot be loaded.

@@ -51,7 +51,7 @@ def validate(
         baseline: variant whose torch network ONNX files are compared with; by default the one that
             their metadata name.
         runtime: what runs the graphs; OpenVINO is installed apart.
-        voc_root: see :func:`calibration.find_voc_root`.
+        voc_root: see :func:`deploy.calibration.find_voc_root`.
         skip_bad: leave images out that cannot be used; else the first of them is an error.
         weights: the checkpoint of the torch baseline, if it was exported from one given by path.
         out: the folder of the artifacts.

@@ -71,7 +71,7 @@ def quantize(
         fit: how they become inputs; by default as the graph's metadata say, else crop.
         calibration: a file that :func:`calibrate` wrote for the one target, in place of images.
         interface: what each graph that is written shall take and give in one more file beside it.
-        voc_root: see :func:`calibration.find_voc_root`.
+        voc_root: see :func:`deploy.calibration.find_voc_root`.
         skip_bad: leave images out that cannot be used; else the first of them is an error.
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
@@ -161,7 +161,7 @@ def calibrate(
             may be made on several machines and merged: see :func:`merge_calibration`.
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
-        voc_root: see :func:`calibration.find_voc_root`.
+        voc_root: see :func:`deploy.calibration.find_voc_root`.
         skip_bad: leave images out that cannot be used; else the first of them is an error.
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.

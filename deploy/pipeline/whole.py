@@ -20,6 +20,7 @@ from deploy.validate.protocol import Protocol
 SCENES = Path("data/scenes")
 SCENES_SEED = 2  # the parameters that ship were not trained on it
 SCENES_COUNT = 100  # in each split
+RANDOM_IMAGES = 4  # that show how closely graphs of random parameters follow torch
 
 
 def export_all(
@@ -38,9 +39,11 @@ def export_all(
 ) -> Report:
     """Do the whole job for every variant: export, quantize, validate, report.
 
-    Where there is no VOC2012 (see :func:`calibration.find_voc_root`), scenes are drawn once under
-    ``data/scenes`` and serve in its place. A run that was stopped goes on after the last stage that
-    was finished; ``force`` makes it begin anew.
+    Where there is no VOC2012 (see :func:`deploy.calibration.find_voc_root`), scenes are drawn once
+    under ``data/scenes`` and serve in its place. A run that was stopped goes on after the last
+    stage that was finished; ``force`` makes it begin anew.
+
+    Variants with random parameters have no accuracy: RANDOM_IMAGES calibrate and evaluate them.
 
     Raises:
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
@@ -56,6 +59,7 @@ def export_all(
         if data.own and models.find_weights(name).trained:
             models.build_with_weights(name, num_classes=len(data.classes))  # nor for other classes
     for name in names:
+        few = None if models.find_weights(name).trained else RANDOM_IMAGES
         with hold(resolve_network(name, out).folder, progress):
             export(
                 name,
@@ -69,7 +73,7 @@ def export_all(
             quantize(
                 [name],
                 method=method,
-                images=images,
+                images=min(images, few or images),
                 voc_root=voc_root,
                 skip_bad=skip_bad,
                 out=out,
@@ -78,7 +82,7 @@ def export_all(
             )
             validate(
                 [name],
-                limit=limit,
+                limit=limit if few is None else min(limit or few, few),
                 protocol=protocol,
                 voc_root=voc_root,
                 skip_bad=skip_bad,

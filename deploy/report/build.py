@@ -33,9 +33,9 @@ def build_report(results: Sequence[dict[str, Any]]) -> Report:
     """
     if not results:
         raise ReportError("no validation results yet: run 'deploy validate' first")
-    first = results[0]
-    for result in results[1:]:
-        if result["dataset"] != first["dataset"]:
+    first = next((result for result in results if not _is_random(result)), results[0])
+    for result in results:
+        if not _is_same_data(first, result):
             raise ReportError(
                 f"{first['name']} and {result['name']} were validated on different images or "
                 "protocols: run 'deploy validate' on both again"
@@ -53,12 +53,31 @@ def build_report(results: Sequence[dict[str, Any]]) -> Report:
         "variants": {
             result["name"]: {
                 "full_name": VARIANTS[result["name"]].full_name,
+                "images": result["dataset"]["images"],
                 "published": _published(VARIANTS[result["name"]], first["dataset"]),
                 **{key: result.get(key) for key in PER_VARIANT},
             }
             for result in results
         },
     }
+
+
+def _is_random(result: Mapping[str, Any]) -> bool:
+    """Say whether a variant's parameters are random."""
+    return bool(result["weights"] and result["weights"]["source"] == "random")
+
+
+def _is_same_data(first: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    """Say whether results are of the same images; of random parameters, of the same data set.
+
+    These have no accuracy, and few images show how closely their graphs follow torch.
+    """
+    without = {"images", "images_sha256", "skipped"} if _is_random(result) else set()
+    one, other = (
+        {key: value for key, value in r["dataset"].items() if key not in without}
+        for r in (first, result)
+    )
+    return one == other
 
 
 def int8_graphs(variant: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -110,9 +110,18 @@ def compare_reports(
         "removed": [name for name in before if name not in after],
         "variants": changes,
         "regressions": [
-            text for name in shared for text in _regressions(name, changes[name], tolerance)
+            text
+            for name in shared
+            if _same_images(before[name], after[name])
+            for text in _regressions(name, changes[name], tolerance)
         ],
     }
+
+
+def _same_images(old: Figures, new: Figures) -> bool:
+    """Say whether a variant's networks saw as many images; random ones may see fewer than all."""
+    is_random = new["weights"]["source"] == "random"
+    return not is_random or old.get("images") == new.get("images")
 
 
 def _notes(earlier: Report, content: Report, shared: list[str]) -> Iterator[str]:
@@ -124,6 +133,11 @@ def _notes(earlier: Report, content: Report, shared: list[str]) -> Iterator[str]
                 f"{name}: other parameters ({old['weights']['source']} "
                 f"{old['weights']['sha256'][:12]}, now {new['weights']['source']} "
                 f"{new['weights']['sha256'][:12]}): the change is theirs as well"
+            )
+        if not _same_images(old, new):
+            yield (
+                f"{name}: {new['images']} images, {old.get('images', 'others')} before: of random "
+                "parameters, figures of other images do not compare"
             )
         if old.get("runtime") != new.get("runtime"):
             yield f"{name}: ran in {old.get('runtime')}, now in {new.get('runtime')}"

@@ -3,7 +3,7 @@
 Shares become percent, and differences of shares become points.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deploy.calibration.dataset import SCENES_NAME, VOC_NAME
@@ -59,6 +59,16 @@ def data_set(dataset: Mapping[str, Any]) -> str:
     if is_drawn(dataset):
         return f"{dataset['images']} drawn scenes of {dataset['split']}"
     return f"{dataset['images']} images of {dataset['name']} {dataset['split']}"
+
+
+def random_note(images: Iterable[int]) -> str:
+    """Say what figures of random parameters mean, and on how many images they were measured."""
+    counts = sorted(set(images))
+    number_of = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return (
+        "random: seeded random parameters, which have no accuracy, only fidelity to torch, here on "
+        f"{number_of} images."
+    )
 
 
 def is_drawn(dataset: Mapping[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from deploy.report.figures import (
     interval,
     number,
     percent,
+    random_note,
 )
 from deploy.report.plots import plot_classes, plot_layers, worst_layers
 from deploy.report.strip import DIFFERENCE_LEGEND, image_strip
@@ -95,6 +96,9 @@ def _render(template: str, content: Report, **values: Any) -> str:
         columns=["torch", *(name for name in GRAPHS if name in {*PRECISIONS, *found})],
         images=data_set(content["dataset"]),
         published=has_published(content["dataset"]),
+        random_note=random_note([v["images"] for v in content["variants"].values() if is_random(v)])
+        if any(map(is_random, content["variants"].values()))
+        else None,
         confidence=CONFIDENCE,
         resamples=RESAMPLES,
         fineness=FINENESS,

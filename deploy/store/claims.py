@@ -12,12 +12,10 @@ SOURCE = "source.txt"  # beside the results of a user's ONNX file: its path
 
 
 def claim(target: Network) -> None:
-    """Note in a target's folder that it is this file's; a variant's folder is named after it.
+    """Note in a folder that it is this file's; a variant's folder is named after it.
 
-    Raises:
-        DeployError: see :func:`refuse_foreign`.
+    Whether it is free for that is asked before work begins: :func:`refuse_foreign`.
     """
-    refuse_foreign(target)
     if target.given is not None:
         write_whole(target.folder / SOURCE, f"{target.given.resolve()}\n")
 

@@ -3,14 +3,15 @@
 from deploy.graph.profile import Profile
 from deploy.lint.rules import NODE_GROUPS
 from deploy.runtimes.runner import Runtime
+from deploy.runtimes.sessions import EXACT_ENTRY
 from deploy.targets.accelerator import Accelerator, Bundled, Part, Precision, Toolbox
 from deploy.targets.render import render
 
 TRITON_TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 SATURATES = (
     "on x86 without 8-bit dot products (VNNI) onnxruntime's kernels saturate by default; the "
-    "session entry session.x64quantprecision: 1 prevents it; where it cannot be set, use the graph "
-    "of 'deploy quantize --int8 --target ort-avx2' instead"
+    f"session entry {': '.join(EXACT_ENTRY)} prevents it; where it cannot be set, use the graph of "
+    "'deploy quantize --int8 --target ort-avx2' instead"
 )
 
 

@@ -22,7 +22,7 @@ def find_named_data_set(voc_root: Path | None) -> DataSet | None:
     """Return the data set whose classes an export takes over.
 
     That is the one at ``voc_root``; without it, a data set with a ``dataset.toml`` where
-    :func:`calibration.find_voc_root` looks. None: there is none, and none is needed.
+    :func:`deploy.calibration.find_voc_root` looks. None: there is none, and none is needed.
 
     Raises:
         DataError: there is none at ``voc_root``, or its ``dataset.toml`` cannot be used.

@@ -37,7 +37,7 @@ COMMANDS = [
     "train",
     "predict",
     "inspect",
-    "bench",
+    "latency",
 ]
 
 

@@ -24,7 +24,7 @@ from deploy.targets import ACCELERATORS as TARGETS
 from deploy.targets import Toolchain
 
 GROUP = typing.cast(TyperGroup, typer.main.get_command(cli.app))
-COMMANDS = list(GROUP.commands)
+COMMANDS = [name for name, command in GROUP.commands.items() if not command.hidden]
 DEPLOY = [sys.executable, "-m", "deploy"]
 
 

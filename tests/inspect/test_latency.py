@@ -192,7 +192,7 @@ def test_output_is_whole_with_its_warning(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "80")
     names = ["fp32.onnx", "tensorrt.onnx"]
-    monkeypatch.setattr(sys, "argv", ["deploy", "bench", *names, "--runs", "4", "--threads", "1"])
+    monkeypatch.setattr(sys, "argv", ["deploy", "latency", *names, "--runs", "4", "--threads", "1"])
     with pytest.raises(SystemExit) as exit_:
         main()
     assert not exit_.value.code

@@ -29,6 +29,7 @@ VARIANT = "rf-lw-mbv2"
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(
         shutil.which(EMULATOR) is None or platform.machine() != "x86_64",
         reason=f"{EMULATOR} is missing (Debian's package qemu-user), or this is no x86",

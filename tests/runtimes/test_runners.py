@@ -182,7 +182,7 @@ def test_convolutions_of_tensorrts_graph_are_float_in_onnxruntime(
 
 
 def test_openvino_has_one_core_a_process() -> None:
-    # with a second one's end a signal would meet a freed stack: tests/test_bench.py, then
-    # tests/test_commands.py in one process ended in a segmentation fault
+    # with a second one's end a signal would meet a freed stack: tests/bench/test_bench.py, then
+    # tests/cli/test_commands.py in one process ended in a segmentation fault
     pytest.importorskip("openvino")
     assert openvino_core() is openvino_core()

@@ -99,6 +99,7 @@ def empty(folder: Path, *, keep_float_graph: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_moment_leaves_nothing_partial_and_goes_on(
     whole: Whole, tmp_path: Path
 ) -> None:
@@ -348,6 +349,7 @@ def peak_memory(arguments: list[str]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_is_flat_over_the_images(tmp_path: Path) -> None:
     few, many, side = 40, 400, 96  # inputs alone would take 40 MB more
     root, out = tmp_path / "VOCdevkit" / "VOC2012", tmp_path / "out"
