@@ -13,7 +13,10 @@ from deploy.calibration.scenes import write_scenes
 from deploy.cli import app
 
 REPOSITORY = Path(__file__).parent.parent
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
 # In the sandbox what is small stands for what is large; of so few images a gate says nothing.
 SMALL = {"rf-lw50": "rf-lw-mbv2", "my.pth": "my.safetensors", "100": "4", "0.99": "0.1"}
 SETTINGS = """
@@ -21,7 +24,7 @@ SETTINGS = """
 input-size = "64"
 [quantize]
 images = 2
-[bench]
+[latency]
 runs = 2
 [validate]
 limit = 2
@@ -45,7 +48,7 @@ def commands(document: Path) -> list[str]:
 ALL = [(path, command) for path in DOCUMENTS for command in commands(path)]
 DAY = [
     command
-    for command in commands(REPOSITORY / "README.md")
+    for command in commands(REPOSITORY / "docs" / "usage.md")
     if command.split()[1] not in ("export-all", "fetch-voc", "train", "scenes")
 ]
 
@@ -53,7 +56,7 @@ DAY = [
 def test_commands_were_found() -> None:
     assert len(ALL) > 50
     assert len(DAY) >= 15
-    assert {path.name for path, _ in ALL} >= {"README.md", "targets.md", "own-data.md"}
+    assert {path.name for path, _ in ALL} >= {"usage.md", "targets.md", "own-data.md"}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,15 @@ def test_documented_commands_are_understood(document: Path, command: str) -> Non
     found = group.get_command(typer.Context(group), name)  # type: ignore[attr-defined]
     assert found is not None, f"{document}: no command {name}"
     found.make_context(name, arguments)  # raises on what it does not know, and runs nothing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_what_documents_refer_to_is_there(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    named = re.findall(r"`((?:tests|deploy|models|calibration)/[\w/]+\.\w+)`", text)
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
 
 
 def test_make_targets_that_are_documented_exist() -> None:
@@ -79,7 +91,7 @@ def test_make_targets_that_are_documented_exist() -> None:
 
 
 @pytest.mark.slow
-def test_a_day_of_the_readme(
+def test_a_day_of_the_documents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

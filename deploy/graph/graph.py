@@ -18,6 +18,7 @@ from deploy.errors import GraphError
 
 LABELS_INSIDE = "; it gives labels: pass the graph without its ArgMax, which gives the logits"
 SMALL_BYTES = 2**16  # of a constant that is kept as an array
+LARGEST_SHAPE = 64  # elements of a constant that may be a shape
 MINIMUM_OPSET = 13  # per-channel QuantizeLinear
 
 
@@ -78,6 +79,28 @@ def without_unused_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     return model
+
+
+def without_large_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which constants whose values no shape depends on are inputs."""
+    source = model.graph
+    copy = onnx.ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    graph = copy.graph
+    graph.name = source.name
+    graph.node.extend(source.node)
+    graph.input.extend(source.input)
+    graph.output.extend(source.output)
+    graph.value_info.extend(source.value_info)
+    given = {value.name for value in source.input}
+    for tensor in source.initializer:
+        if math.prod(tensor.dims) <= LARGEST_SHAPE:
+            graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            graph.input.append(info)
+    return copy
 
 
 @contextmanager

@@ -5,17 +5,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from deploy.graph.activations import activations, fused_activation, fused_branch
-from deploy.graph.graph import Graph, attributes
+from deploy.graph.graph import Graph, attributes, without_large_constants
 from deploy.graph.integers import DYNAMIC, FORMS, find_form
 from deploy.graph.profile import Profile
 from deploy.graph.qdq import DEQUANTIZE, QUANTIZE, QdqGraph
 
 CONVERSIONS = (QUANTIZE, DEQUANTIZE, "DynamicQuantizeLinear", "Cast", "Constant", "Identity")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-LARGEST_SHAPE = 64  # elements of a constant that may be a shape
 EIGHT_BITS = (TensorProto.UINT8, TensorProto.INT8)
 
 
@@ -46,7 +45,7 @@ def with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     size becomes 1, and large constants become inputs: of them only the shape counts. The copy is
     not meant to be run.
     """
-    copy = _without_large_constants(model)
+    copy = without_large_constants(model)
     for node in copy.graph.node:
         form = find_form(node)
         if node.domain == "com.microsoft" and form is not None:
@@ -61,28 +60,6 @@ def with_known_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         dims = value.type.tensor_type.shape.dim
         if len(dims) == 4 and not dims[0].dim_value:
             dims[0].dim_value = 1
-    return copy
-
-
-def _without_large_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy in which constants whose values no shape depends on are inputs."""
-    source = model.graph
-    copy = onnx.ModelProto(ir_version=model.ir_version)
-    copy.opset_import.extend(model.opset_import)
-    copy.functions.extend(model.functions)
-    graph = copy.graph
-    graph.name = source.name
-    graph.node.extend(source.node)
-    graph.input.extend(source.input)
-    graph.output.extend(source.output)
-    graph.value_info.extend(source.value_info)
-    given = {value.name for value in source.input}
-    for tensor in source.initializer:
-        if math.prod(tensor.dims) <= LARGEST_SHAPE:
-            graph.initializer.append(tensor)
-        elif tensor.name not in given:
-            info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            graph.input.append(info)
     return copy
 
 

@@ -10,7 +10,7 @@ import onnxruntime
 
 from deploy.calibration.preprocess import Float32Array
 from deploy.errors import GraphError
-from deploy.graph.graph import LABELS_INSIDE, Graph
+from deploy.graph.graph import LABELS_INSIDE, Graph, without_large_constants
 from deploy.graph.integers import DYNAMIC, FORMS, is_quantized
 from deploy.graph.qdq import DEQUANTIZE, QUANTIZE
 from deploy.graph.reading import read_graph
@@ -22,7 +22,7 @@ from deploy.runtimes.runner import (
     cannot,
     check_signature,
 )
-from deploy.runtimes.sessions import EXACT_ENTRY, LARGE_BYTES, kernels_saturate, open_session
+from deploy.runtimes.sessions import EXACT_ENTRY, kernels_saturate, open_session
 from deploy.store.environment import default_threads
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -51,14 +51,11 @@ class OnnxRunner:
         self.timed: Runner | None = None
         self.default: Runner | None = None
         self.name = str(model) if isinstance(model, Path) else "the graph"
-        if isinstance(model, onnx.ModelProto) and model.ByteSize() >= LARGE_BYTES:
-            # a file that lasts as long as the runner: its parameters are held by the session alone
-            self._folder = tempfile.TemporaryDirectory()
-            path = Path(self._folder.name, "model.onnx")
-            onnx.save(model, path)
-            model = path
-        self.model, self.exact = model, exact
-        self.session = self._session(threads or default_threads())
+        self.exact = exact
+        self.session = self._session(model, threads or default_threads())
+        if isinstance(model, onnx.ModelProto) and not is_quantized(model):
+            model = without_large_constants(model)  # the session holds them, none other is opened
+        self.model = model
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         check_signature(
             self.name, [i.type in INPUT_TYPES for i in inputs], [o.shape for o in outputs]
@@ -69,12 +66,10 @@ class OnnxRunner:
         self.input_type = INPUT_TYPES[inputs[0].type]
 
     def _session(
-        self, threads: int, write_optimized: Path | None = None
+        self, model: onnx.ModelProto | Path, threads: int, write_optimized: Path | None = None
     ) -> onnxruntime.InferenceSession:
         try:
-            return open_session(
-                self.model, threads, exact=self.exact, write_optimized=write_optimized
-            )
+            return open_session(model, threads, exact=self.exact, write_optimized=write_optimized)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise cannot("load", "onnxruntime", self.name, error) from None
 
@@ -103,7 +98,7 @@ class OnnxRunner:
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "optimized.onnx")
-            self._session(1, path)
+            self._session(self.model, 1, path)
             return onnx.load(path, load_external_data=False)
 
 

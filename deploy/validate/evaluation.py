@@ -130,6 +130,7 @@ def measure(
             class_names=list(data.data.classes),
             watch=watch,
         )
+        next(samples, None)  # the stage is done
     scores, defaults = separate(measured)
     result["calibration"] = _describe_calibration(metadata)
     result["gate"] = _read_gate(target)
@@ -144,7 +145,9 @@ def measure(
     result["layers"] = None
     if int8 is not None and "fp32" in paths:
         with progress.step(f"layers {target.name}"):
-            layers = measure_layers(paths["fp32"], paths[int8], data.samples, protocol.fit, size)
+            # of random parameters one image shows as much as several
+            chosen = data.samples[:1] if int8 in random else data.samples
+            layers = measure_layers(paths["fp32"], paths[int8], chosen, protocol.fit, size)
         result["layers"] = {"graph": int8, **layers}
     examples = watch and watch.examples()
     result["examples"] = examples and examples.record

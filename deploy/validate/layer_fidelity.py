@@ -17,7 +17,7 @@ from deploy.validate.metrics import Fidelity
 
 LAYERS = ("Conv", "Add")  # the nodes whose results are compared
 FUSED = ("Relu", "Clip")  # what computes as one with the node before it
-CHUNK_BYTES = 2**29  # of float activations held at a time
+CHUNK_BYTES = 2**30  # of float activations held at a time
 
 Pair = tuple["Layer", str, "_Scale | None"]  # a layer, its tensor in the INT8 graph, its scale
 
