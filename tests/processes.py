@@ -16,7 +16,12 @@ from pathlib import Path
 import deploy.cli
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["deploy.cli", "onnxscript", "pytest", "torch.onnx"])
+CONTEXT.set_forkserver_preload(
+    [
+        *("deploy.cli", "deploy.pipeline.whole", "deploy.predict.predict", "deploy.bundle.build"),
+        *("deploy.training.train", "onnxscript", "pytest", "torch.onnx"),
+    ]
+)
 PROGRESS = re.compile(r"  |\d+/\d+  loss ")
 READY = "  ready\n"  # in the log once a run has begun
 

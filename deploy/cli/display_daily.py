@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli import display
-from deploy.report.figures import number, percent, show_share
+from deploy.predict.labelling import show_share
+from deploy.report.figures import number, percent
 
 if TYPE_CHECKING:
     from deploy.inspect.inspection import Inspection, Value

@@ -63,6 +63,8 @@ def export_onnx(module: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    for value in program.model.graph.initializers.values():
+        value.const_value = None  # the exporter holds its last program until the next one
     del model.metadata_props[:]
     for node in model.graph.node:
         del node.metadata_props[:]  # the exporter's notes hold source paths of this machine

@@ -14,6 +14,7 @@ from deploy.progress import Progress, SilentProgress
 from deploy.report.build import Report
 from deploy.store.artifacts import DEFAULT_OUT, resolve_network
 from deploy.store.locks import hold
+from deploy.store.memory import give_back
 from deploy.validate.evaluation_set import EvaluationSet
 from deploy.validate.protocol import Protocol
 
@@ -70,6 +71,7 @@ def export_all(
                 force=force,
                 progress=progress,
             )
+            give_back()
             quantize(
                 [name],
                 method=method,
@@ -80,6 +82,7 @@ def export_all(
                 force=force,
                 progress=progress,
             )
+            give_back()
             validate(
                 [name],
                 limit=limit if few is None else min(limit or few, few),

@@ -106,3 +106,8 @@ def _starts(length: int, window: int) -> Iterator[int]:
 def _falling_weight(cells: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return 1 at the middle of a window, and towards its edges less, but not 0."""
     return 1 - np.abs(2 * (np.arange(cells) + 0.5) / cells - 1) * (cells - 1) / cells
+
+
+def show_share(share: float) -> str:
+    """Format a share of an image's area, above 0: "12.3%", or "<0.1%"."""
+    return f"{100 * share:.1f}%" if share >= 0.0005 else "<0.1%"

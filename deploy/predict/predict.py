@@ -16,10 +16,9 @@ from deploy.graph.graph import Graph
 from deploy.graph.metadata import read_metadata
 from deploy.graph.reading import naming, read_graph
 from deploy.predict.image_paths import find_images, name_results
-from deploy.predict.labelling import label_image, run_checked
+from deploy.predict.labelling import label_image, run_checked, show_share
 from deploy.predict.overlay import encode_mask, encode_overlay
 from deploy.progress import Progress, SilentProgress
-from deploy.report.figures import show_share
 from deploy.runtimes.open import open_graph
 from deploy.runtimes.runner import Runner
 from deploy.runtimes.torch import TorchRunner

@@ -87,8 +87,3 @@ def asked(record: Mapping[str, Any]) -> str:
     parts = [f"ratio at least {gate['min_ratio']}"] if gate["min_ratio"] is not None else []
     parts += [f"drop at most {gate['max_drop']} points"] if gate["max_drop"] is not None else []
     return " and ".join(parts)
-
-
-def show_share(share: float) -> str:
-    """Format a share of an image's area, above 0: "12.3%", or "<0.1%"."""
-    return f"{100 * share:.1f}%" if share >= 0.0005 else "<0.1%"
