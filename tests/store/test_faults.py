@@ -123,6 +123,7 @@ def test_killed_at_any_moment_leaves_nothing_partial_and_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_is_one_line_an_exit_code_and_no_debris(
     whole: Whole, tmp_path: Path, sent: signal.Signals, code: int

@@ -149,6 +149,7 @@ STAGES = ("export", "calibrate", "fp16", "int8", "validate")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_stage_is_reused_until_something_that_it_depends_on_changes(
     out: Path, voc_root: Path
 ) -> None:
