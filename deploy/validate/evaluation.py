@@ -51,7 +51,7 @@ class Measurement:
 
 
 def measure(
-    target: Network,
+    network: Network,
     data: EvaluationSet,
     protocol: Protocol | None,
     baseline: str | None,
@@ -69,16 +69,16 @@ def measure(
             is evaluated.
         ModelError, DataError: as the stages raise.
     """
-    paths = _graph_paths(target)
+    paths = _graph_paths(network)
     checked = {name: _check_graph(path, data) for name, path in paths.items()}
     metadata = {name: entries for name, (entries, _) in checked.items()}
     sizes = {size for _, size in checked.values()}
     if len(sizes) > 1:
-        raise GraphError(f"{target.folder} holds graphs of different input sizes: export again")
+        raise GraphError(f"{network.folder} holds graphs of different input sizes: export again")
     (size,) = sizes
     first = next(iter(metadata.values()))
     protocol = protocol or Protocol(read_fit(first, next(iter(paths.values()))).value)
-    variant = target.name if target.is_variant else baseline or first.get("variant")
+    variant = network.name if network.is_variant else baseline or first.get("variant")
     if variant is not None and variant not in models.VARIANTS and not baseline:
         raise GraphError(
             f"{next(iter(paths.values()))} is of variant {variant!r} by its metadata, which is "
@@ -88,7 +88,7 @@ def measure(
     random = {name for name, entries in metadata.items() if entries.get("weights") == "random"}
     result: dict[str, Any] = {
         "schema": SCHEMA,
-        "name": target.name,
+        "name": network.name,
         "variant": variant,
         "dataset": data.describe(protocol, size),
         "environment": describe_environment(),
@@ -101,7 +101,7 @@ def measure(
         classes = len(data.data.classes)
         module, source = models.build_with_weights(variant, weights, classes)
         sha256 = models.state_dict_hash(module)
-        _check_weights(target, metadata, sha256)
+        _check_weights(network, metadata, sha256)
         random |= set() if source.trained else {BASELINE}
         result |= {
             "weights": {"source": source.kind, "sha256": sha256},
@@ -111,16 +111,16 @@ def measure(
         networks[BASELINE] = partial(TorchRunner, module)
         del module  # the network's turn takes it along
     networks |= {name: partial(open_graph, path, runtime) for name, path in paths.items()}
-    int8 = find_int8(paths) if target.is_variant and BASELINE in networks else None
+    int8 = find_int8(paths) if network.is_variant and BASELINE in networks else None
     watch = None
     if int8 is not None and not random & {BASELINE, int8}:  # else there is no accuracy to be seen
         watch = WorstImages(BASELINE, int8, data.data)
     sizes_of = {name: _file_facts(paths.get(name), result.get("parameters")) for name in networks}
     groups = in_groups({name: facts["size_bytes"] for name, facts in sizes_of.items()})
-    samples = progress.track(data.samples, f"validate {target.name}", passes=len(groups))
+    samples = progress.track(data.samples, f"validate {network.name}", passes=len(groups))
     baseline = BASELINE if BASELINE in networks else None
     counts: dict[str, list[int] | None] = {}
-    with naming(target.given or target.folder):
+    with naming(network.given or network.folder):
         measured = evaluate_in_turns(
             _open_in_turns(groups, networks, counts),
             [islice(samples, len(data.samples)) for _ in groups],
@@ -133,7 +133,7 @@ def measure(
         next(samples, None)  # the stage is done
     scores, defaults = separate(measured)
     result["calibration"] = _describe_calibration(metadata)
-    result["gate"] = _read_gate(target)
+    result["gate"] = _read_gate(network)
     result["results"] = {
         name: score.to_json()
         | {"int8_convolutions": counts[name]}
@@ -144,7 +144,7 @@ def measure(
     }
     result["layers"] = None
     if int8 is not None and "fp32" in paths:
-        with progress.step(f"layers {target.name}"):
+        with progress.step(f"layers {network.name}"):
             # of random parameters one image shows as much as several
             chosen = data.samples[:1] if int8 in random else data.samples
             layers = measure_layers(paths["fp32"], paths[int8], chosen, protocol.fit, size)
@@ -186,7 +186,7 @@ def _open_in_turns(
 
 
 def validation_key(
-    target: Network,
+    network: Network,
     data: EvaluationSet,
     protocol: Protocol | None,
     weights: Path | None,
@@ -200,12 +200,12 @@ def validation_key(
         DeployError: the variant has no graph.
         ModelError: there is no checkpoint at ``weights``.
     """
-    source = models.find_weights(target.name, weights)
+    source = models.find_weights(network.name, weights)
     return stage_key(
         "validate",
-        name=target.name,
-        graphs={name: file_sha256(path) for name, path in _graph_paths(target).items()},
-        gate=file_sha256(target.gate) if target.gate.is_file() else None,
+        name=network.name,
+        graphs={name: file_sha256(path) for name, path in _graph_paths(network).items()},
+        gate=file_sha256(network.gate) if network.gate.is_file() else None,
         weights=[source.kind, source.path and file_sha256(source.path)],
         images=images_sha256(data.samples, masks=True),
         skipped=data.skipped,
@@ -231,15 +231,15 @@ def _with_meaning(
     return figures and {k: None if k in without else value for k, value in figures.items()}
 
 
-def _graph_paths(target: Network) -> dict[str, Path]:
+def _graph_paths(network: Network) -> dict[str, Path]:
     """Return the graphs to measure by the name that their results get."""
-    if target.given is not None:
-        return {target.name: target.given}
-    paths = {p: target.graph(p) for p in GRAPHS if target.graph(p).is_file()}
+    if network.given is not None:
+        return {network.name: network.given}
+    paths = {p: network.graph(p) for p in GRAPHS if network.graph(p).is_file()}
     if not paths:
         raise DeployError(
-            f"{target.name} has no graph in {target.folder}: run 'deploy export {target.name}' and "
-            f"'deploy quantize {target.name}'"
+            f"{network.name} has no graph in {network.folder}: run 'deploy export {network.name}' "
+            f"and 'deploy quantize {network.name}'"
         )
     return paths
 
@@ -255,16 +255,17 @@ def _refuse_overlap(path: Path, metadata: dict[str, str], data: EvaluationSet) -
         )
 
 
-def _check_weights(target: Network, metadata: dict[str, dict[str, str]], sha256: str) -> None:
+def _check_weights(network: Network, metadata: dict[str, dict[str, str]], sha256: str) -> None:
     """Refuse to compare a graph with a torch network of other parameters."""
-    if not target.is_variant:
+    if not network.is_variant:
         return
     for name, entries in metadata.items():
         if entries.get("weights_sha256") != sha256:
             raise DeployError(
-                f"{target.graph(name)} was exported from other parameters (its metadata: "
+                f"{network.graph(name)} was exported from other parameters (its metadata: "
                 f"{entries.get('weights', 'none')}) than torch would load: pass --weights with "
-                f"that checkpoint, or run 'deploy export {target.name}' and 'deploy quantize' again"
+                f"that checkpoint, or run 'deploy export {network.name}' and 'deploy quantize' "
+                "again"
             )
 
 
@@ -288,16 +289,16 @@ def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any]
     return None
 
 
-def _read_gate(target: Network) -> dict[str, Any] | None:
+def _read_gate(network: Network) -> dict[str, Any] | None:
     """Return what the accuracy gate of a variant's INT8 graph tried, if it had one."""
-    if not target.gate.is_file():
+    if not network.gate.is_file():
         return None
     try:
-        content: Any = json.loads(target.gate.read_text(encoding="utf-8"))
+        content: Any = json.loads(network.gate.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DeployError(f"{target.gate} cannot be read ({error}): delete it") from None
+        raise DeployError(f"{network.gate} cannot be read ({error}): delete it") from None
     if problem := find_problem(content, GATE):
-        raise DeployError(f"{target.gate} {problem}: delete it")
+        raise DeployError(f"{network.gate} {problem}: delete it")
     return dict(content)
 
 

@@ -14,7 +14,7 @@ from deploy.validate.stored_results import VALIDATION, find_problem
 
 
 def write_results(
-    target: Network, result: Mapping[str, Any], pictures: Mapping[str, bytes]
+    network: Network, result: Mapping[str, Any], pictures: Mapping[str, bytes]
 ) -> None:
     """Write a variant's results, then the pictures that they name.
 
@@ -23,29 +23,29 @@ def write_results(
     Raises:
         DeployError: a file cannot be written.
     """
-    write_whole(target.validation, json.dumps(result, indent=1) + "\n")
+    write_whole(network.validation, json.dumps(result, indent=1) + "\n")
     if pictures:
-        write_folder_whole(target.examples, pictures)
-    elif target.examples.is_dir():  # of an earlier validation
-        shutil.rmtree(target.examples, ignore_errors=True)
+        write_folder_whole(network.examples, pictures)
+    elif network.examples.is_dir():  # of an earlier validation
+        shutil.rmtree(network.examples, ignore_errors=True)
 
 
-def read_kept(target: Network, key: str) -> dict[str, Any] | None:
+def read_kept(network: Network, key: str) -> dict[str, Any] | None:
     """Return a variant's results if they bear the seal of ``key`` and their pictures are there."""
-    result = read_sealed_json(target.validation, key)
+    result = read_sealed_json(network.validation, key)
     if result is None:
         return None
     try:
-        read_pictures(target, result)
+        read_pictures(network, result)
     except ReportError:
         return None
     return result
 
 
-def read_results(target: Network) -> dict[str, Any]:
+def read_results(network: Network) -> dict[str, Any]:
     """Read a variant's validation results; raises ReportError if they are missing or unreadable."""
-    path = target.validation
-    remedy = f"run 'deploy validate {target.name}'"
+    path = network.validation
+    remedy = f"run 'deploy validate {network.name}'"
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -59,12 +59,12 @@ def read_results(target: Network) -> dict[str, Any]:
         )
     if problem := find_problem(content, VALIDATION):
         raise ReportError(f"{path} {problem}: {remedy} again")
-    if content["name"] != target.name:
+    if content["name"] != network.name:
         raise ReportError(f"{path} holds the results of {content['name']!r}: {remedy} again")
     return dict(content)
 
 
-def read_pictures(target: Network, result: Mapping[str, Any]) -> dict[str, bytes]:
+def read_pictures(network: Network, result: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the pictures of a variant's examples by file name, as its results know them.
 
     Raises:
@@ -73,18 +73,18 @@ def read_pictures(target: Network, result: Mapping[str, Any]) -> dict[str, bytes
     images = (result.get("examples") or {}).get("images", [])
     pictures = {}
     for picture in (picture for image in images for picture in image["pictures"].values()):
-        path = target.examples / picture["file"]
+        path = network.examples / picture["file"]
         try:
             content = path.read_bytes()
         except OSError as error:
             raise ReportError(
                 f"{path} cannot be read ({error.strerror or error}): run 'deploy validate "
-                f"{target.name}' again"
+                f"{network.name}' again"
             ) from None
         if hashlib.sha256(content).hexdigest() != picture["sha256"]:
             raise ReportError(
-                f"{path} is not the picture that {target.validation} names: run 'deploy validate "
-                f"{target.name}' again"
+                f"{path} is not the picture that {network.validation} names: run 'deploy validate "
+                f"{network.name}' again"
             )
         pictures[picture["file"]] = content
     return pictures
