@@ -15,7 +15,17 @@ import deploy
 from deploy import models
 from deploy.calibration.preprocess import Fit
 from deploy.calibration.ranges import Method, RangeConfig
-from deploy.cli import bundle, common, daily, display, making, quantizing, report, streams
+from deploy.cli import (
+    bundle,
+    common,
+    daily,
+    display,
+    display_measured,
+    making,
+    quantizing,
+    report,
+    streams,
+)
 from deploy.cli.options import (
     AsJson,
     EmbedPreprocessing,
@@ -147,7 +157,7 @@ def validate(
         force=force,
         progress=ConsoleProgress(),
     )
-    display.validated(results, as_json=as_json)
+    display_measured.validated(results, as_json=as_json)
 
 
 @app.command(
@@ -184,7 +194,7 @@ def export_all(
         force=force,
         progress=progress,
     )
-    display.reported(content, out, as_json=as_json, seconds=progress.seconds)
+    display_measured.reported(content, out, as_json=as_json, seconds=progress.seconds)
 
 
 @app.command("models", epilog="Example: deploy models --json")

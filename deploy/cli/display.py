@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,18 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.quantize.written import HandedFolder, QuantizedGraph
-from deploy.report.build import Report
 from deploy.report.figures import (
-    SCENES_NOTE,
     asked,
-    data_set,
     interval,
-    is_drawn,
     number,
     percent,
-    random_note,
 )
-from deploy.targets import PRECISIONS
 
 if TYPE_CHECKING:
     from deploy.export.simplify import SimplifiedGraph
@@ -48,15 +41,16 @@ def line(text: str) -> None:
 def made(path: Path, content: Mapping[str, Any], *, as_json: bool) -> None:
     """Print where something was put; as JSON also what it is."""
     if as_json:
-        return _json({"path": path, **content})
+        return print_json({"path": path, **content})
     return print(path)
 
 
-def _json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print plain values as JSON."""
     print(json.dumps(value, indent=1, default=str))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
     """Print a table; all but the first ``left`` columns are numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for i, column in enumerate(columns):
@@ -74,7 +68,7 @@ def _ops(ops: Mapping[str, int]) -> str:
 def exported(results: Iterable[ExportedGraph], *, as_json: bool) -> None:
     """Print what exports wrote, each as it comes; as JSON all at the end."""
     if as_json:
-        return _json([_plain_export(result) for result in results])
+        return print_json([_plain_export(result) for result in results])
     for result in results:
         reused = ", reused" if result.reused else ""
         source = f"weights: {result.weights}, {len(result.classes)} classes{reused}"
@@ -97,7 +91,7 @@ def _plain_export(result: ExportedGraph) -> dict[str, Any]:
 def simplified(result: SimplifiedGraph, *, as_json: bool) -> None:
     """Print what a simplification did."""
     if as_json:
-        return _json(_without_model(result))
+        return print_json(_without_model(result))
     print(f"before  {_ops(result.ops_before)}")
     print(f"after   {_ops(result.ops_after)}")
     return print(f"differs by {result.difference}")
@@ -114,7 +108,7 @@ def _without_model(result: SimplifiedGraph) -> dict[str, Any]:
 def quantized(results: Sequence[QuantizedGraph | HandedFolder], *, as_json: bool) -> None:
     """Print the graphs that a quantization wrote, and what stays float."""
     if as_json:
-        return _json([asdict(result) for result in results])
+        return print_json([asdict(result) for result in results])
     for result in results:
         if isinstance(result, HandedFolder):
             print(
@@ -150,7 +144,7 @@ def _wrapped(path: Path | None) -> None:
 def _gate(record: Mapping[str, Any]) -> None:
     """Print what the gate's search tried, and whether it holds."""
     print(f"\ngate: {asked(record)}; {record['tuning_images']} images for tuning")
-    _table(GATE_COLUMNS, [_gate_row(step) for step in record["steps"]])
+    print_table(GATE_COLUMNS, [_gate_row(step) for step in record["steps"]])
     if record["confirmed"]:
         cost = record["confirmed"]
         print(
@@ -177,7 +171,7 @@ def _gate_row(step: Mapping[str, Any]) -> list[str]:
 def linted(result: LintedGraph, *, as_json: bool) -> None:
     """Print the rules that a graph breaks, rule by rule: what to do, then node by node."""
     if as_json:
-        return _json(asdict(result))
+        return print_json(asdict(result))
     if not result.findings:
         return print("clean")
     by_rule: dict[tuple[str, str], list[str]] = {}
@@ -194,133 +188,16 @@ def linted(result: LintedGraph, *, as_json: bool) -> None:
 def calibrated(result: CalibrationFile, *, as_json: bool) -> None:
     """Print where statistics are, and of what."""
     if as_json:
-        return _json(asdict(result))
+        return print_json(asdict(result))
     reused = ", reused" if result.reused else ""
     counts = f"{result.images} images, {result.tensors} tensors"
     return print(f"{result.target}: {result.path}  ({counts}{reused})")
 
 
-def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print the accuracy, fidelity and cost of every graph."""
-    if as_json:
-        return _json(list(results))
-    rows = []
-    for result in results:
-        source = result["weights"]["source"] if result["weights"] else "–"
-        for name, scores in result["results"].items():
-            rows.append(
-                [
-                    name if name == result["name"] else f"{result['name']} {name}",
-                    source,
-                    percent(scores["miou"]),
-                    interval(scores["miou_drop"]),
-                    *_fidelity(scores),
-                    number(scores["latency_ms"]),
-                    number(scores["size_bytes"], scale=1e6),
-                ]
-            )
-    data = results[0]["dataset"]
-    print(f"{data_set(data)}, protocol {data['protocol']}, graphs in {results[0]['runtime']}")
-    columns = ["graph", "weights", "mIoU %", "drop [95%]", "agree %", "SQNR dB", "cosine"]
-    _table([*columns, "ms", "MB"], rows, left=2)
-    _convolutions(results)
-    _processor({result["name"]: result for result in results})
-    sources = {r["name"]: (r["weights"] or {}).get("source") for r in results}
-    random = [r["dataset"]["images"] for r in results if sources[r["name"]] == "random"]
-    return _notes([row[1] for row in rows], data, random)
-
-
-def _processor(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Say what default options make of graphs on a processor whose kernels saturate."""
-    from deploy.report.processor import all_sentences
-
-    for text in all_sentences(results):
-        print(textwrap.fill(text, WIDTH, break_on_hyphens=False))
-
-
-def _convolutions(results: Sequence[Mapping[str, Any]]) -> None:
-    """Say how many convolutions of each quantized graph its runtime computes in 8 bits."""
-    for result in results:
-        for name, scores in result["results"].items():
-            integer, total = scores["int8_convolutions"] or (0, 0)
-            if integer or name.startswith("int8"):
-                label = name if name == result["name"] else f"{result['name']} {name}"
-                print(f"{label}: {integer} of {total} convolutions in 8 bits")
-
-
-def reported(
-    content: Report, out: Path, *, as_json: bool, seconds: Mapping[str, float] | None = None
-) -> None:
-    """Print accuracy, fidelity and where the report is; with ``seconds``, each stage's time."""
-    if as_json:
-        return _json(content)
-    models, graphs = [], []
-    for name, variant in content["variants"].items():
-        results = variant["results"]
-        int8 = results.get("int8", {})
-        drop, ratio = (int8.get(key) or {"value": None} for key in ("miou_drop", "miou_ratio"))
-        models.append(
-            [
-                name,
-                variant["weights"]["source"],
-                number(variant["macs"], 2, 1e9),
-                number(variant["parameters"], 2, 1e6),
-                percent(variant["published"]["miou"], 1),
-                *(percent(results.get(k, {}).get("miou")) for k in ("torch", *PRECISIONS)),
-                percent(drop["value"]),
-                percent(ratio["value"]),
-            ]
-        )
-        graphs += [
-            [name, graph, interval(s["miou_drop"]), interval(s["miou_ratio"]), *_fidelity(s)]
-            for graph, s in results.items()
-            if graph != "torch"
-        ]
-    data = content["dataset"]
-    print(f"mIoU %, {data_set(data)}, protocol {data['protocol']}; drop and ratio of INT8 to torch")
-    columns = ["model", "weights", "GMACs", "params M", "published", "torch", "FP32", "FP16"]
-    _table([*columns, "INT8", "drop", "ratio"], models, left=2)
-    variants = content["variants"].values()
-    random = [v["images"] for v in variants if v["weights"]["source"] == "random"]
-    _notes([row[1] for row in models], data, random)
-    print("each graph against torch")
-    columns = ["model", "graph", "mIoU drop [95%]", "ratio % [95%]"]
-    _table([*columns, "agree %", "SQNR dB", "cosine"], graphs, left=2)
-    _processor(content["variants"])
-    if seconds:
-        _stage_times(seconds, list(content["variants"]))
-    return print(f"report: {out / 'report' / 'report.html'}")
-
-
-def _fidelity(scores: Mapping[str, Any]) -> list[str]:
-    """Return the cells that say how closely a graph follows torch."""
-    cosine = number(scores["cosine"], 4)
-    return [percent(scores["agreement"]), number(scores["sqnr_db"]), cosine]
-
-
-def _notes(sources: Sequence[str], data: Mapping[str, Any], random: Sequence[int]) -> None:
-    """Say what a table's accuracy figures, or their absence, mean."""
-    if "random" in sources:
-        print(textwrap.fill(random_note(random or [data["images"]]), WIDTH) + "\n")
-    if is_drawn(data) and set(sources) != {"random"}:
-        print(f"{SCENES_NOTE}\n")
-
-
-def _stage_times(seconds: Mapping[str, float], names: Sequence[str]) -> None:
-    """Print the seconds of each stage, a line for each variant."""
-    stages = list(dict.fromkeys(k.split()[0] for k in seconds if k.split()[1] in names))
-    rows = [
-        [name, *(f"{seconds.get(f'{stage} {name}', 0.0):.1f}" for stage in stages)]
-        for name in names
-    ]
-    print(f"seconds by stage, {sum(seconds.values()):.0f} in all")
-    _table(["model", *stages], rows)
-
-
 def models(variants: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print the variants."""
     if as_json:
-        return _json(list(variants))
+        return print_json(list(variants))
     rows = [
         [
             variant["id"],
@@ -335,10 +212,10 @@ def models(variants: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         for variant in variants
     ]
     columns = ["id", "model", "weights", "params M", "GMACs", "published", "VACC FP16", "VACC INT8"]
-    return _table(columns, rows, left=3)
+    return print_table(columns, rows, left=3)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> None:
     """Print a table of text cells under its title; all but the first ``left`` are numbers."""
     print(title)
-    _table(columns, rows, left=left)
+    print_table(columns, rows, left=left)

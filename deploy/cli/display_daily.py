@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploy.cli import display
+from deploy.cli.display import print_json
 from deploy.predict.labelling import show_share
 from deploy.report.figures import number, percent
 
@@ -22,14 +22,10 @@ NOISY = 1.5  # p95 by median: other work disturbs what is measured
 LONGEST = 64  # characters of a metadata value
 
 
-def _json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str))
-
-
 def predicted(result: Predictions, *, as_json: bool) -> None:
     """Print the classes of each image with their shares of its area, and where the results are."""
     if as_json:
-        return _json(asdict(result))
+        return print_json(asdict(result))
     source = f", weights: {result.weights}" if result.weights else ""
     height, width = result.input_size
     print(f"{result.model}{source}, input {height}x{width}, fit {result.fit}\n")
@@ -45,7 +41,7 @@ def predicted(result: Predictions, *, as_json: bool) -> None:
 def inspected(results: Sequence[Inspection], *, tensors: bool, as_json: bool) -> None:
     """Print what is in graphs; with ``tensors``, also every activation's scale and range."""
     if as_json:
-        return _json([result.to_json() for result in results])
+        return print_json([result.to_json() for result in results])
     for i, result in enumerate(results):
         if i:
             print()
@@ -181,7 +177,7 @@ def timed(result: Latencies, *, as_json: bool) -> None:
     from deploy.report.processor import say_exact
 
     if as_json:
-        return _json(result.to_json())
+        return print_json(result.to_json())
     environment = result.environment
     runtimes = {timing.runtime for timing in result.graphs}
     versions = ", ".join(f"{n} {v}" for n, v in environment["versions"].items() if n in runtimes)

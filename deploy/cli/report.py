@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import deploy
-from deploy.cli import display, display_report
+from deploy.cli import display_measured, display_report
 from deploy.cli.options import AsJson, Out, Variants
 from deploy.report.compare import TOLERANCE
 from deploy.store.artifacts import DEFAULT_OUT
@@ -38,6 +38,6 @@ def report(
     content = deploy.report(variants or (), compare=compare, tolerance=tolerance, out=out)
     if not as_json:
         display_report.compared(content["comparison"])
-    display.reported(content, out, as_json=as_json)
+    display_measured.reported(content, out, as_json=as_json)
     if content["comparison"] and content["comparison"]["regressions"]:
         raise typer.Exit(EXIT_REGRESSION)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from results import validation
 
-from deploy.cli import display
+from deploy.cli import display_measured
 from deploy.report.build import build_report
 
 MIXED = [
@@ -16,7 +16,7 @@ MIXED = [
 def test_reported_fits_100_columns_and_shows_no_accuracy_of_random_parameters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    display.reported(build_report(MIXED), Path("out"), as_json=False)
+    display_measured.reported(build_report(MIXED), Path("out"), as_json=False)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
     rows = [line.split() for line in out.splitlines()]
@@ -33,7 +33,7 @@ def test_reported_fits_100_columns_and_shows_no_accuracy_of_random_parameters(
 def test_validated_fits_100_columns_and_shows_the_interval_of_the_drop(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    display.validated(MIXED, as_json=False)
+    display_measured.validated(MIXED, as_json=False)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
     rows = [line.split() for line in out.splitlines()]
@@ -46,7 +46,7 @@ def test_validated_fits_100_columns_and_shows_the_interval_of_the_drop(
 def test_validated_trained_parameters_alone_need_no_note(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    display.validated([validation()], as_json=False)
+    display_measured.validated([validation()], as_json=False)
     out = capsys.readouterr().out
     assert out.startswith("50 images of VOC2012 val, protocol crop, graphs in onnxruntime\n")
     assert "random" not in out
@@ -59,8 +59,8 @@ def test_tables_say_that_scenes_are_drawn(
 ) -> None:
     result = validation(source=source, data="scenes")
     for show in (
-        lambda: display.validated([result], as_json=False),
-        lambda: display.reported(build_report([result]), Path("out"), as_json=False),
+        lambda: display_measured.validated([result], as_json=False),
+        lambda: display_measured.reported(build_report([result]), Path("out"), as_json=False),
     ):
         show()
         out = capsys.readouterr().out
@@ -70,8 +70,8 @@ def test_tables_say_that_scenes_are_drawn(
 
 
 def test_json_is_what_the_files_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    display.validated(MIXED, as_json=True)
+    display_measured.validated(MIXED, as_json=True)
     assert json.loads(capsys.readouterr().out) == MIXED
     content = build_report(MIXED)
-    display.reported(content, Path("out"), as_json=True)
+    display_measured.reported(content, Path("out"), as_json=True)
     assert json.loads(capsys.readouterr().out) == content
