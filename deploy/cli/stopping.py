@@ -6,9 +6,13 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 INSIST_SECONDS = 1.0
+SOON_SECONDS = 0.01
+# C++ calls what is in it and lets no exception through: one would abort the process.
+CALLED_BACK = "torch/_library/simple_registry.py"
+FRAMES = 5  # that may be between it and where a signal hits
 SIGNALS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Stopped by SIGTERM"}
 
 
@@ -47,19 +51,30 @@ def stoppable() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def _stop(asked: list[int], number: int, _frame: types.FrameType | None) -> NoReturn:
+def _stop(asked: list[int], number: int, frame: types.FrameType | None) -> None:
     asked.append(number)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it twice
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends it at once
     signal.signal(signal.SIGALRM, functools.partial(_insist, number))
     signal.setitimer(signal.ITIMER_REAL, INSIST_SECONDS, INSIST_SECONDS)
+    _raise_unless_called_back(number, frame)
+
+
+def _raise_unless_called_back(number: int, frame: types.FrameType | None) -> None:
+    """Raise the stop; where C++ would abort of it, try again a moment later."""
+    inner = frame
+    for _ in range(FRAMES):
+        if inner is not None and inner.f_code.co_filename.endswith(CALLED_BACK):
+            signal.setitimer(signal.ITIMER_REAL, SOON_SECONDS, INSIST_SECONDS)
+            return
+        inner = inner and inner.f_back
     raise Stopped(number)
 
 
-def _insist(number: int, _alarm: int, _frame: types.FrameType | None) -> None:
+def _insist(number: int, _alarm: int, frame: types.FrameType | None) -> None:
     """Raise again what compiled code or a finalizer has swallowed."""
     if not isinstance(sys.exception(), Stopped):  # else it is on its way: nothing cuts cleaning up
-        raise Stopped(number)
+        _raise_unless_called_back(number, frame)
 
 
 def _unraisable(before: Callable[[Any], object], what: "sys.UnraisableHookArgs") -> None:

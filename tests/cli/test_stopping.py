@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from deploy.cli.stopping import INSIST_SECONDS, Stopped, stoppable
+from deploy.cli.stopping import CALLED_BACK, INSIST_SECONDS, Stopped, stoppable
 
 
 def test_a_stop_that_a_library_swallows_is_repeated() -> None:
@@ -107,3 +107,21 @@ def test_other_errors_of_finalizers_are_told(monkeypatch: pytest.MonkeyPatch) ->
     with stoppable():
         Finalized()
     assert told == [ZeroDivisionError]
+
+
+def test_stop_where_no_exception_may_pass_waits_until_it_may() -> None:
+    # torch's dispatcher calls this file from C++, which aborts the process if anything is raised
+    source = "signal.raise_signal(signal.SIGTERM)\nfor _ in range(1000): pass\npassed.append(1)"
+    code = compile(source, f"/somewhere/{CALLED_BACK}", "exec")
+    passed: list[int] = []
+    start = time.monotonic()
+
+    def run() -> None:
+        with stoppable():
+            exec(code, {"signal": signal, "passed": passed})
+            time.sleep(5)
+
+    with pytest.raises(Stopped):
+        run()
+    assert passed == [1]
+    assert time.monotonic() - start < 1
