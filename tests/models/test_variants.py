@@ -179,3 +179,10 @@ def test_build_of_an_unknown_variant_lists_the_known_ones() -> None:
 def test_build_without_classes_is_refused(num_classes: int) -> None:
     with pytest.raises(ModelError, match=f"num_classes is {num_classes}: .* at least 1"):
         build("rf-lw-mbv2", num_classes)
+
+
+@pytest.mark.parametrize("variant_id", VARIANTS)
+def test_figures_of_a_variant_are_those_of_its_network(variant_id: str) -> None:
+    network, variant = shared_network(variant_id), VARIANTS[variant_id]
+    assert count_parameters(network) == variant.parameters
+    assert count_macs(network) == variant.macs
