@@ -14,12 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.quantize.written import HandedFolder, QuantizedGraph
-from deploy.report.figures import (
-    asked,
-    interval,
-    number,
-    percent,
-)
+from deploy.report.figures import asked, interval, number, percent
 
 if TYPE_CHECKING:
     from deploy.export.simplify import SimplifiedGraph

@@ -14,14 +14,7 @@ from deploy.graph.graph import LABELS_INSIDE, Graph, without_large_constants
 from deploy.graph.integers import DYNAMIC, FORMS, is_quantized
 from deploy.graph.qdq import DEQUANTIZE, QUANTIZE
 from deploy.graph.reading import read_graph
-from deploy.runtimes.runner import (
-    Backend,
-    Execution,
-    Runner,
-    by_operator,
-    cannot,
-    check_signature,
-)
+from deploy.runtimes.runner import Backend, Execution, Runner, by_operator, cannot, check_signature
 from deploy.runtimes.sessions import EXACT_ENTRY, kernels_saturate, open_session
 from deploy.store.environment import default_threads
 

@@ -12,14 +12,7 @@ import onnx
 
 from deploy.calibration.preprocess import Float32Array
 from deploy.errors import DeployError
-from deploy.runtimes.runner import (
-    Backend,
-    Execution,
-    Runner,
-    by_operator,
-    cannot,
-    check_signature,
-)
+from deploy.runtimes.runner import Backend, Execution, Runner, by_operator, cannot, check_signature
 from deploy.runtimes.saturation import saturates
 from deploy.store.environment import default_threads
 

@@ -6,12 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.calibration.dataset import DataSet
-from deploy.calibration.voc import (
-    Sample,
-    describe_data_set,
-    find_voc_root,
-    read_split,
-)
+from deploy.calibration.voc import Sample, describe_data_set, find_voc_root, read_split
 from deploy.errors import DeployError
 from deploy.models import VARIANTS
 

@@ -13,10 +13,7 @@ from torch import Tensor
 
 from deploy.calibration.dataset import IGNORE_LABEL
 from deploy.calibration.preprocess import MEAN, normalize
-from deploy.calibration.voc import (
-    UInt8Array,
-    read_sample,
-)
+from deploy.calibration.voc import UInt8Array, read_sample
 from deploy.training.config import Augmentation, DataRoot
 
 PREFETCHED = 3  # batches made ahead of the network

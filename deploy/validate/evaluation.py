@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import models
-from deploy.calibration import (
-    DataError,
-)
+from deploy.calibration import DataError
 from deploy.calibration.record import file_sha256
 from deploy.errors import DeployError, GraphError
 from deploy.export.heads import refuse_wrapped

@@ -2,9 +2,7 @@
 
 from enum import StrEnum
 
-from deploy.calibration.preprocess import (
-    Fit,
-)
+from deploy.calibration.preprocess import Fit
 
 
 class Protocol(StrEnum):

@@ -6,16 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import run_main
-from exporters import (
-    ACCEPTED,
-    auto_padded,
-    base,
-    bias_as_sum,
-    build,
-    labelled,
-    normalized,
-    twice,
-)
+from exporters import ACCEPTED, auto_padded, base, bias_as_sum, build, labelled, normalized, twice
 from graphs import run
 
 import deploy

@@ -6,12 +6,7 @@ import onnx
 import pytest
 from graphs import make_model, quantized, refine_model, relu_beside_sum_model, residual_model
 from onnx import helper, numpy_helper
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from deploy.errors import DeployError, GraphError
 from deploy.graph.metadata import set_metadata
