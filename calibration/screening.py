@@ -46,12 +46,16 @@ def screen(samples: Sequence[Sample], *, masks: bool) -> Screened:
     return Screened(samples=usable, skipped=skipped)
 
 
-def screen_aloud(samples: list[Sample], what: str, *, masks: bool) -> Screened:
+def screen_aloud(samples: list[Sample], what: str, *, masks: bool, skip_bad: bool) -> Screened:
     """Leave bad samples out, and tell which and why, even where little else is told.
+
+    Without ``skip_bad`` all stay: the first that is read and bad is an error then.
 
     Raises:
         DataError: they are all bad.
     """
+    if not skip_bad:
+        return Screened(samples=samples, skipped={})
     screened = screen(samples, masks=masks)
     total = len(screened.samples) + len(screened.skipped)
     if screened.skipped:

@@ -83,18 +83,16 @@ class CalibrationSource:
         others = [s for s in listed if s.name not in taken]
         if part:
             samples = _part_of(samples, part)
-        skipped: tuple[str, ...] = ()
-        if skip_bad:
-            screened = screen_aloud(samples, f"split {split!r}, to calibrate", masks=False)
-            samples, skipped = screened.samples, tuple(screened.skipped)
+        what = f"split {split!r}, to calibrate"
+        screened = screen_aloud(samples, what, masks=False, skip_bad=skip_bad)
         return cls(
             data=describe_data_set(root),
             split=split,
-            samples=samples,
-            images=identify(samples),
+            samples=screened.samples,
+            images=identify(screened.samples),
             others=others,
             part=part,
-            skipped=skipped,
+            skipped=tuple(screened.skipped),
         )
 
     def screen_others(self, count: int) -> "CalibrationSource":
@@ -106,7 +104,8 @@ class CalibrationSource:
         if not self.others:
             return self
         tuning = pick(self.others, count)
-        screened = screen_aloud(tuning, f"split {self.split!r}, to tune the gate", masks=True)
+        what = f"split {self.split!r}, to tune the gate"
+        screened = screen_aloud(tuning, what, masks=True, skip_bad=True)
         return replace(self, others=screened.samples)
 
     def path(self, target: Network) -> Path:

@@ -13,9 +13,8 @@ from deploy.errors import GraphError
 from deploy.graph.graph import LABELS_INSIDE, Graph, without_large_constants
 from deploy.graph.integers import DYNAMIC, FORMS, is_quantized
 from deploy.graph.qdq import DEQUANTIZE, QUANTIZE
-from deploy.graph.reading import read_graph
 from deploy.runtimes.runner import Backend, Execution, Runner, by_operator, cannot, check_signature
-from deploy.runtimes.sessions import EXACT_ENTRY, kernels_saturate, open_session
+from deploy.runtimes.sessions import EXACT_ENTRY, kernels_saturate, loaded, open_session
 from deploy.store.environment import default_threads
 
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -81,7 +80,7 @@ class OnnxRunner:
         A float graph's convolutions are fused and renamed by these, but stay float: of it, its own
         nodes are told.
         """
-        source = read_graph(self.model) if isinstance(self.model, Path) else self.model
+        source = loaded(self.model)
         return _describe(Graph(self.optimized() if is_quantized(source) else source))
 
     def optimized(self) -> onnx.ModelProto:

@@ -55,7 +55,7 @@ def open_session(
 
     if not exact:
         return _session(model, options())
-    needless = [REQUANTIZER] if find_requantized(_structure(model)) else None
+    needless = [REQUANTIZER] if find_requantized(loaded(model)) else None
     if not kernels_saturate():
         return _session(model, options(), needless)
     unsigned = options()
@@ -67,7 +67,8 @@ def open_session(
         return _session(model, options(), needless)
 
 
-def _structure(model: onnx.ModelProto | Path) -> onnx.ModelProto:
+def loaded(model: onnx.ModelProto | Path) -> onnx.ModelProto:
+    """Return a graph, or that of a file which onnxruntime loads as well: it is not checked."""
     return onnx.load(model, load_external_data=False) if isinstance(model, Path) else model
 
 

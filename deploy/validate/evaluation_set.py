@@ -43,16 +43,14 @@ class EvaluationSet:
             raise DataError(f"--limit {limit}: at least one image must be evaluated")
         if limit is not None:
             samples = pick(samples, limit)
-        skipped: tuple[str, ...] = ()
-        if skip_bad:
-            screened = screen_aloud(samples, f"split {split!r}, to evaluate", masks=True)
-            samples, skipped = screened.samples, tuple(screened.skipped)
+        what = f"split {split!r}, to evaluate"
+        screened = screen_aloud(samples, what, masks=True, skip_bad=skip_bad)
         return cls(
             data=describe_data_set(root),
             split=split,
-            samples=samples,
-            images=identify(samples),
-            skipped=skipped,
+            samples=screened.samples,
+            images=identify(screened.samples),
+            skipped=tuple(screened.skipped),
         )
 
     def describe(self, protocol: Protocol, size: tuple[int, int]) -> dict[str, Any]:
