@@ -11,6 +11,7 @@ from deploy.calibration.statistics import TensorStatistics
 from deploy.graph.graph import Graph
 from deploy.graph.profile import Profile
 from deploy.graph.requantized import keep_in_float
+from deploy.quantize.carrier import Carrier, carry
 from deploy.quantize.int8 import Ranges, nearest_weights, quantize_int8
 from deploy.quantize.placement import Placement, place
 from deploy.quantize.recipe import Recipe
@@ -42,6 +43,12 @@ class Int8Plan:
         weights = self.improved.weights
         model = quantize_int8(graph, placement, self.ranges, self.profile, weights)
         return rewrite(keep_in_float(model), self.profile), placement
+
+    def carrier(self, exclude: Collection[str] = frozenset()) -> Carrier:
+        """Return the same as a float graph with ranges; raises GraphError as :meth:`build`."""
+        placement = place(self.graph, self.profile, exclude)
+        improved = self.improved
+        return carry(self.graph, placement, self.ranges, improved.weights, improved.biases)
 
 
 def plan_int8(
