@@ -1,6 +1,6 @@
 """README.md of a bundle: what it is, how to start and to check it, what it scored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def readme(
     toolchain: str,
     description: Mapping[str, Any],
     part: Part,
-    results: Mapping[str, Any] | None,
+    results: Sequence[Mapping[str, Any]],
 ) -> str:
     """Return the text.
 
@@ -33,7 +33,7 @@ def readme(
         toolchain: its full name.
         description: model.json.
         part: what the toolchain adds.
-        results: what validation.json has, if there is one.
+        results: what was measured, that in the accelerator's own arithmetic first.
     """
     weights = read_metadata(contents.plain).get("weights", "parameters of unknown origin")
     return render(
@@ -51,18 +51,26 @@ def readme(
     )
 
 
-def _accuracy(path: Path, weights: str, results: Mapping[str, Any] | None) -> str:
+def _accuracy(path: Path, weights: str, measured: Sequence[Mapping[str, Any]]) -> str:
     """Say what validation measured of this very file."""
     if weights == "random":
         return "none, its parameters are random."
-    scores = (results or {"results": {}})["results"].get(path.stem)
-    if results is None or scores is None or scores["sha256"] != file_sha256(path):
+    sha256 = file_sha256(path)
+    found = [
+        (results, scores)
+        for results in measured
+        if (scores := results["results"].get(path.stem)) and scores["sha256"] == sha256
+    ]
+    if not found:
         return "not measured; `deploy validate` does it."
+    results, scores = found[0]
     data = results["dataset"]
     torch = results["results"].get("torch", {}).get("miou")
+    soc = f" ({results['soc']}, emulated)" if results["soc"] else ""
     drawn = " Drawn scenes: the figure compares graphs with each other only." * is_drawn(data)
     return (
         f"mIoU {percent(scores['miou'])}% (torch {percent(torch)}%), "
         f"{percent(scores['agreement'])}% of the labels as torch's; {data_set(data)}, protocol "
-        f"{data['protocol']}, in {results['runtime']}, {results['environment']['date']}.{drawn}"
+        f"{data['protocol']}, in {results['runtime']}{soc}, "
+        f"{results['environment']['date']}.{drawn}"
     )
