@@ -16,7 +16,10 @@ import onnxruntime
 import pytest
 from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_config
 from google.protobuf import text_format
+from toolchains import needs_qnn
 
+import deploy
+from deploy.errors import DeployError
 from deploy.export.interface import Interface
 from deploy.graph.reading import read_graph
 from deploy.runtimes.openvino import openvino_core
@@ -186,3 +189,32 @@ def test_vaccs_folder_is_the_one_that_quantize_wrote(
     assert check(folder, str(tmp_path / "output.npy")).returncode == 0
     np.save(tmp_path / "output.npy", golden["logits"][:, :, 1:])
     assert "the output's shape is" in check(folder, str(tmp_path / "output.npy")).stdout
+
+
+@needs_qnn
+@pytest.mark.slow
+def test_htps_contexts_are_of_each_chip_and_run(bundled_artifacts: Path, tmp_path: Path) -> None:
+    written = deploy.bundle(
+        VARIANT,
+        Toolchain.QNN,
+        socs=["sm8650", "sm8350"],
+        folder=tmp_path / "bundle",
+        out=bundled_artifacts,
+    )
+    assert names(written.path) == COMMON | {
+        "model.onnx",
+        *(
+            f"contexts/{chip}{end}"
+            for chip in ("sm8350", "sm8650")
+            for end in (".onnx", "_qnn.bin")
+        ),
+    }
+    for chip in ("sm8350", "sm8650"):
+        result = check(written.path, chip)
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert "sm8650 (v75), sm8350 (v68)" in (written.path / "README.md").read_text()
+
+
+def test_a_chip_of_a_toolchain_that_knows_none_is_one_line(bundled_artifacts: Path) -> None:
+    with pytest.raises(DeployError, match=r"^OpenVINO is not compiled for single chips here"):
+        deploy.bundle(VARIANT, Toolchain.OPENVINO, socs=["sm8550"], out=bundled_artifacts)
