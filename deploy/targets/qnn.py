@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from deploy.graph.profile import Profile
-from deploy.lint.rules import FIXED_SHAPE, NODE_GROUPS
+from deploy.lint.rules import FLOAT_OPERATOR, HTP
 from deploy.targets.accelerator import Accelerator
 
 
@@ -57,8 +57,9 @@ DEFAULT_CHIP = "sm8550"
 QNN = Accelerator(
     name="qnn",
     runtime="Qualcomm HTP by onnxruntime's QNN execution provider",
-    source="onnxruntime, 'QNN Execution Provider'; onnxruntime-qnn issue 739",
+    source="onnxruntime, 'QNN Execution Provider'; what its backend refuses, onnxruntime-qnn 2.7.0",
     profile=Profile(name="qnn"),
-    rules=(*NODE_GROUPS, FIXED_SHAPE),
+    rules=HTP,
+    chips={name: () if chip.has_half else (FLOAT_OPERATOR,) for name, chip in CHIPS.items()},
     also_for=frozenset({"ort", "ort-arm", "openvino"}),
 )
