@@ -104,9 +104,10 @@ def separate_activations(checked: Checked) -> Problems:
     """
     for node in checked.nodes(*ACTIVATIONS):
         producer = checked.graph.producers.get(node.input[0])
-        if producer is None or producer.name not in checked.kept_float:
-            if problem := in_float(checked.graph, node):
-                yield node.name, problem
+        if producer is not None and producer.name in checked.kept_float:
+            continue
+        if problem := in_float(checked.graph, node):
+            yield node.name, problem
 
 
 def dequantized_weights(checked: Checked) -> Problems:
