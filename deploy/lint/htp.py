@@ -127,16 +127,19 @@ def dequantized_weights(checked: Checked) -> Problems:
 
 
 def weight_types(checked: Checked) -> Problems:
-    """Want weights of 8 bits, symmetric where each channel has a scale.
+    """Want weights of 8 bits, signed as the activations, symmetric where each channel has a scale.
 
-    QNN, of int8 with zero points 5: "has incorrect Value -5, expected equal to 0"; of uint8 with
-    zero points 0: "has incorrect Value 0, expected equal to -128"; of 16 bits: "Unsupported
-    input/output datatypes requested for the HTP Op 'Conv2d'".
+    onnxruntime: a Conv of signed activations and uint8 weights is none of its node groups. QNN, of
+    int8 with zero points 5: "has incorrect Value -5, expected equal to 0"; of uint8 with zero
+    points 0: "has incorrect Value 0, expected equal to -128"; of 16 bits: "Unsupported input/output
+    datatypes requested for the HTP Op 'Conv2d'".
     """
-    for node, _, weight in checked.convolutions():
+    for node, data, weight in checked.convolutions():
         middle = {np.dtype(np.int8): 0, np.dtype(np.uint8): 128}.get(weight.dtype)
         if middle is None:
             yield node.name, f"has {weight.dtype} weights, not int8 or uint8"
+        elif weight.dtype.kind == "u" and data.dtype.kind == "i":
+            yield node.name, f"has {weight.dtype} weights, but {data.dtype} activations"
         elif not weight.per_tensor and (weight.zero_point != middle).any():
             yield node.name, f"has {weight.dtype} weights with zero points other than {middle}"
 

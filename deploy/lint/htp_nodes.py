@@ -36,7 +36,8 @@ def float_input(graph: QdqGraph, node: onnx.NodeProto) -> str | None:
 
 def float_result(graph: QdqGraph, node: onnx.NodeProto) -> str | None:
     """Return where a node's result goes in float, or None."""
-    if node.op_type in GIVE_INTEGERS:
+    is_bare = any(graph.made_by(name, QUANTIZE) is not None for name in node.input)
+    if is_bare or node.op_type in GIVE_INTEGERS:
         return None
     name = _result(graph, node)
     takers = graph.consumers[name]
