@@ -72,7 +72,8 @@ def lint(model: onnx.ModelProto, target: str, soc: str | None = None) -> list[Fi
     """
     profile, accelerator = find_profile(target), find_accelerator(target)
     if soc is not None and soc not in accelerator.chips:
-        known = ", ".join(accelerator.chips) or "none: leave --soc out"
-        raise DeployError(f"target {target} has no chip {soc!r}: its chips are {known}")
+        known = ", ".join(accelerator.chips)
+        remedy = f"choose one of {known}" if known else "leave --soc out"
+        raise DeployError(f"target {target} has no chip {soc!r}: {remedy}")
     own = () if soc is None else accelerator.chips[soc]
     return check(model, profile, (*accelerator.rules, *own))
