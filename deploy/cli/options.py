@@ -81,6 +81,12 @@ LintTarget = Annotated[
         autocompletion=propose_targets,
     ),
 ]
+LintSoc = Annotated[
+    str | None,
+    typer.Option(
+        "--soc", metavar="NAME", help="A chip of the target (qnn: sm7325, …): its rules as well."
+    ),
+]
 
 HeadOption = Annotated[
     Head, typer.Option("--head", help="What the graph beside the plain one gives.")
