@@ -87,6 +87,7 @@ def test_quantize_writes_both_graphs_and_the_calibration(quantized: Path) -> Non
         "fp16.onnx",
         "int8.onnx",
         "calibration.json",
+        "levers-127-channel-int32.safetensors",
     }
     calibration = read_calibration(folder / "calibration.json")
     assert [image.name for image in calibration.key.images] == [f"train_{i}" for i in range(6)]
