@@ -310,7 +310,7 @@ def test_report_of_results_of_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / VARIANT / "validation.json"
     path.parent.mkdir()
     path.write_text(json.dumps(validation() | {"schema": 1}))
-    with pytest.raises(ReportError, match=r"has schema 1, .* reads 4: run 'deploy validate"):
+    with pytest.raises(ReportError, match=r"has schema 1, .* reads 5: run 'deploy validate"):
         deploy.report([VARIANT], out=tmp_path)
 
 
