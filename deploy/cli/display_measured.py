@@ -125,21 +125,23 @@ def _accelerators(content: Report) -> None:
     lines = accelerator_lines(content)
     if not any(line["runtime"] != DEFAULT_RUNTIME for line in lines):
         return
-    print("each graph in its own accelerator's arithmetic, and what the vendor's quantizer makes")
+    print(
+        "each graph in its own accelerator's arithmetic; in parentheses the vendor's own quantizer"
+    )
+    figures = ("miou", "agreement", "sqnr", "convolutions")
     rows = [
         [
             *(line[key] for key in ("model", "target", "runtime")),
             str(line["images"]),
-            line["quantizer"],
-            percent(line["miou"]),
-            percent(line["agreement"]),
-            number(line["sqnr_db"]),
-            line["convolutions"],
+            *(
+                ours + (f" ({own})" if own is not None else "")
+                for ours, own in (line[key] for key in figures)
+            ),
         ]
         for line in lines
     ]
-    columns = ["model", "target", "ran in", "images", "quantizer", "mIoU %", "agree %", "SQNR dB"]
-    print_table([*columns, "8 bits"], rows, left=3)
+    columns = ["model", "target", "ran in", "images", "mIoU %", "agree %", "SQNR dB", "8 bits"]
+    print_table(columns, rows, left=3)
     if any("," in line["runtime"] for line in lines):
         print(f"{EMULATED_NOTE}\n")
 

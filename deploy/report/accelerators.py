@@ -1,9 +1,9 @@
 """What each accelerator's own arithmetic makes of its graph, and of its vendor's own INT8."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from deploy.report.figures import number
+from deploy.report.figures import interval, number, percent
 from deploy.targets import ACCELERATORS, int8_name, vendor_name
 
 EMULATED_NOTE = (
@@ -32,23 +32,33 @@ def accelerator_rows(measured: Sequence[Mapping[str, Any]]) -> list[dict[str, An
 
 
 def accelerator_lines(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what a report's table of accelerators says, line by line.
+    """Return what a report's table of accelerators says, a line for each target."""
+    return [
+        {
+            "model": name,
+            "target": row["target"],
+            "runtime": row["runtime"] + (f", {row['soc']}" if row["soc"] else ""),
+            "images": row["images"],
+            "memory": say_memory(row["footprint"]),
+            "size_bytes": row["size_bytes"],
+            "miou": _beside(percent, row, "miou"),
+            "drop": _beside(interval, row, "miou_drop"),
+            "agreement": _beside(percent, row, "agreement"),
+            "sqnr": _beside(number, row, "sqnr_db"),
+            "convolutions": _beside(_counts, row, "int8_convolutions"),
+        }
+        for name, variant in content["variants"].items()
+        for row in variant["accelerators"]
+    ]
 
-    A row gives one line, and one more for the vendor's own quantizer where that was measured.
-    """
-    lines = []
-    for name, variant in content["variants"].items():
-        for row in variant["accelerators"]:
-            shown = {"model": name, "target": row["target"], "images": row["images"]}
-            shown |= {"runtime": row["runtime"] + (f", {row['soc']}" if row["soc"] else "")}
-            quantizers = {"deploy": row, "its own": row["vendor"]}
-            for quantizer, figures in quantizers.items():
-                if figures is not None:
-                    counts = " of ".join(map(str, figures["int8_convolutions"] or ["–"]))
-                    memory = say_memory(figures["footprint"])
-                    extra = {"quantizer": quantizer, "convolutions": counts, "memory": memory}
-                    lines.append(shown | {key: figures[key] for key in FIGURES} | extra)
-    return lines
+
+def _beside(say: Callable[[Any], str], row: Mapping[str, Any], key: str) -> tuple[str, str | None]:
+    """Return a figure of ours and the vendor's, None where that was not measured."""
+    return say(row[key]), None if row["vendor"] is None else say(row["vendor"][key])
+
+
+def _counts(counts: Sequence[int] | None) -> str:
+    return " of ".join(map(str, counts)) if counts else "–"
 
 
 def say_memory(footprint: Mapping[str, int] | None) -> str:

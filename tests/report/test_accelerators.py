@@ -68,24 +68,23 @@ def test_the_report_holds_to_its_schema_and_leaves_vendors_graphs_to_the_table()
 
 
 def test_lines_set_ours_beside_the_vendors() -> None:
-    lines = accelerator_lines(report())
-    assert [(line["target"], line["runtime"], line["quantizer"]) for line in lines] == [
-        ("ort", "onnxruntime", "deploy"),
-        ("qnn", "qnn, sm8550", "deploy"),
-        ("qnn", "qnn, sm8550", "its own"),
-    ]
+    ort, qnn = accelerator_lines(report())
+    assert (ort["target"], ort["runtime"], ort["sqnr"]) == ("ort", "onnxruntime", ("25.8", None))
+    assert (qnn["target"], qnn["runtime"], qnn["images"]) == ("qnn", "qnn, sm8550", 48)
+    assert qnn["sqnr"] == ("25.8", "23.5")
+    assert qnn["convolutions"] == ("78 of 78", "78 of 78")
     memory = "DDR read 7.3 MB, written 1.5 MB, on-chip memory 8.4 MB, context 4.1 MB"
-    assert lines[1]["memory"] == memory
+    assert qnn["memory"] == memory
     assert say_memory(None) == ""
 
 
 def test_page_and_markdown_show_the_table() -> None:
     page, text = cells(render_html(report(), {})), render_markdown(report())
-    assert "Accelerators" in page
-    assert "qnn, sm8550 DDR read 7.3 MB" in page
-    assert "its own 58.11" in page
+    assert "qnn qnn, sm8550 48 59.35 58.11 1.74 [−0.31, 3.45] 1.74 [−0.31, 3.45] 97.80" in page
+    assert "rf-lw-mbv2 on qnn, sm8550: DDR read 7.3 MB" in page
     assert "A chip's name says that it was emulated" in text
-    assert "| rf-lw-mbv2 | qnn | qnn, sm8550 | 48 | its own | 58.11 |" in text
+    row = "| rf-lw-mbv2 | qnn | qnn, sm8550 | 48 | 59.35 (58.11) |"
+    assert row in text
 
 
 def test_without_accelerators_there_is_no_section() -> None:
