@@ -101,7 +101,7 @@ def bundled_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for target in ("ort", "openvino", "tensorrt", "vacc"):
         deploy.quantize(
             [models.DEFAULT_VARIANT],
-            fp16=target == "ort",
+            fp16=target in ("ort", "vacc"),
             target=target,
             recipe=RecipeName.PLAIN,
             images=2,
