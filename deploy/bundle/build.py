@@ -4,6 +4,7 @@ Like deploy/pipeline, this reads and writes artifacts.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -45,6 +46,7 @@ def bundle(
     *,
     precision: Precision = Precision.INT8,
     interface: Interface | None = None,
+    socs: Sequence[str] = (),
     folder: Path | None = None,
     out: Path = DEFAULT_OUT,
     progress: Progress | None = None,
@@ -56,6 +58,7 @@ def bundle(
         toolchain: what the folder is for.
         precision: of the graph; INT8 is the one made for the toolchain.
         interface: what the model shall take and give.
+        socs: chips to compile for, where the toolchain does that here; by default a common one.
         folder: where it goes, by default ``<out>/<name>/bundle-<toolchain>-<precision>``. A bundle
             that is there is replaced.
         out: the folder of the artifacts.
@@ -72,6 +75,9 @@ def bundle(
     _refuse_other_folder(folder)
     progress = progress or SilentProgress()
     accelerator, toolbox = TOOLCHAINS[toolchain]
+    if socs and toolbox.default_soc is None:
+        raise DeployError(f"{toolbox.title} is not compiled for single chips here: leave out --soc")
+    chosen = tuple(dict.fromkeys(socs)) or tuple(filter(None, [toolbox.default_soc]))
     with hold(found.folder, progress), progress.step(f"bundle {found.name}"):
         path = _find_graph(found, accelerator, precision, interface)
         plain = read_graph(path)
@@ -95,11 +101,13 @@ def bundle(
                 description=description,
                 golden=golden,
                 folder=path.parent,
+                socs=chosen,
             )
         )
         files = common_files(contents, description, golden) | part.files
         files["check.py"] = (resources.files("deploy.bundle") / "check.py").read_bytes()
-        results = read_results(found) if found.validation.is_file() else None
+        validated = [found.validation] if found.validation.is_file() else []
+        results = [read_results(found, p) for p in (*found.measured_elsewhere, *validated)]
         files["README.md"] = readme(contents, toolbox.title, description, part, results)
         files[SUMS] = _checksums(files)
         size_bytes = write_folder_whole(folder, files)

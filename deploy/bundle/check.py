@@ -1,6 +1,9 @@
 """Compare what the model of this folder gives for golden.npz's input with golden.npz's output.
 
 python3 check.py                          run it here, in OpenVINO (model.xml) or onnxruntime
+python3 check.py sm8550                   run contexts/sm8550.onnx on that chip's HTP: on a device
+                                          of its kind, or on x86 in the emulator that comes with
+                                          onnxruntime-qnn
 python3 check.py http://localhost:8000    ask a Triton server that serves it
 python3 check.py output.json              read what trtexec --exportOutput wrote
 python3 check.py output.npy               read what any other runtime gave
@@ -28,11 +31,26 @@ def run_here(model: dict[str, Any], image: Any) -> Any:
         hints = {"INFERENCE_PRECISION_HINT": "f32"}  # or it takes bfloat16 where there is that
         return core.compile_model(str(HERE / "model.xml"), "CPU", hints)([image])[0]
     onnxruntime = importlib.import_module("onnxruntime")
-    (path,) = HERE.rglob("*.onnx")
+    path = next(path for path in HERE.rglob("*.onnx") if path.parent.name != "contexts")
     options = onnxruntime.SessionOptions()
     # Without it 8-bit products saturate on x86 without VNNI: an application must set it there, too.
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {model["input"]["name"]: image})[0]
+
+
+def run_on_htp(context: Path, model: dict[str, Any], image: Any) -> Any:
+    """Run a context binary on Qualcomm's HTP; what cannot be computed there is an error."""
+    onnxruntime = importlib.import_module("onnxruntime")
+    qnn = importlib.import_module("onnxruntime_qnn")
+    onnxruntime.set_default_logger_severity(3)
+    onnxruntime.register_execution_provider_library(qnn.EP_NAME, qnn.get_library_path())
+    devices = [d for d in onnxruntime.get_ep_devices() if d.ep_name == qnn.EP_NAME][:1]
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_provider_for_devices(devices, {"backend_path": qnn.get_qnn_htp_path()})
+    session = onnxruntime.InferenceSession(str(context), options)
+    session.disable_fallback()
     return session.run(None, {model["input"]["name"]: image})[0]
 
 
@@ -81,7 +99,10 @@ def main(arguments: list[str]) -> int:
     golden = np.load(HERE / model["golden"]["file"])
     image, expected = (golden[model[key]["name"]] for key in ("input", "output"))
     source = arguments[0] if arguments else ""
-    if source.startswith("http"):
+    context = HERE / "contexts" / f"{source}.onnx"
+    if context.is_file():
+        found = run_on_htp(context, model, image)
+    elif source.startswith("http"):
         found = ask_triton(source, model, image)
     else:
         found = read_output(Path(source), model) if source else run_here(model, image)

@@ -1,6 +1,6 @@
 """README.md of a bundle: what it is, how to start and to check it, what it scored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deploy.bundle.contents import Contents
@@ -23,7 +23,7 @@ def readme(
     toolchain: str,
     description: Mapping[str, Any],
     part: Part,
-    results: Mapping[str, Any] | None,
+    results: Sequence[Mapping[str, Any]],
 ) -> str:
     """Return the text.
 
@@ -32,7 +32,7 @@ def readme(
         toolchain: its full name.
         description: model.json.
         part: what the toolchain adds.
-        results: what validation.json has, if there is one.
+        results: what was measured, that in the accelerator's own arithmetic first.
     """
     weights = read_metadata(contents.plain).get("weights", "parameters of unknown origin")
     return render(
@@ -58,37 +58,44 @@ def _made(contents: Contents, toolchain: str) -> str:
     return f"`{file}`, a float graph made by deploy, of which {toolchain} makes {precision}"
 
 
-def _accuracy(contents: Contents, toolchain: str, results: Mapping[str, Any] | None) -> str:
+def _accuracy(contents: Contents, toolchain: str, measured: Sequence[Mapping[str, Any]]) -> str:
     """Say what validation measured, and of which graph: a figure is of the very file it names."""
     path, metadata = contents.path, read_metadata(contents.plain)
     if metadata.get("weights") == "random":
         return "none, its parameters are random."
     if FLOAT_FILE not in metadata:
-        measured = _measured(path.stem, file_sha256(path), results)
-        return measured or "not measured; `deploy validate` does it."
-    measured = _measured("fp32", metadata[FLOAT_FILE], results)
+        figures = _figures(path.stem, file_sha256(path), measured)
+        return figures or "not measured; `deploy validate` does it."
+    figures = _figures("fp32", metadata[FLOAT_FILE], measured)
     made = f"What {toolchain} makes of it in {contents.precision.upper()} was not measured."
     if CARRIER in metadata:
         made = (
             f"This graph is its carrier: weights rounded and biases corrected for 8 bits, recipe "
             f"{metadata[CARRIER]}. Neither it nor what {toolchain} makes of it was measured."
         )
-    if measured is None:
+    if figures is None:
         return f"not measured; `deploy validate` measures the float graph. {made}"
     same = "" if CARRIER in metadata else ", whose numbers this one gives bit for bit"
-    return f"of the float graph{same}: {measured} {made}"
+    return f"of the float graph{same}: {figures} {made}"
 
 
-def _measured(name: str, sha256: str, results: Mapping[str, Any] | None) -> str | None:
+def _figures(name: str, sha256: str, measured: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the figures of a graph's file, or None where that file was not measured."""
-    scores = (results or {"results": {}})["results"].get(name)
-    if results is None or scores is None or scores["sha256"] != sha256:
+    found = [
+        (results, scores)
+        for results in measured
+        if (scores := results["results"].get(name)) and scores["sha256"] == sha256
+    ]
+    if not found:
         return None
+    results, scores = found[0]
     data = results["dataset"]
     torch = results["results"].get("torch", {}).get("miou")
+    soc = f" ({results['soc']}, emulated)" if results["soc"] else ""
     drawn = " Drawn scenes: the figure compares graphs with each other only." * is_drawn(data)
     return (
         f"mIoU {percent(scores['miou'])}% (torch {percent(torch)}%), "
         f"{percent(scores['agreement'])}% of the labels as torch's; {data_set(data)}, protocol "
-        f"{data['protocol']}, in {results['runtime']}, {results['environment']['date']}.{drawn}"
+        f"{data['protocol']}, in {results['runtime']}{soc}, "
+        f"{results['environment']['date']}.{drawn}"
     )

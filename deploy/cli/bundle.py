@@ -23,6 +23,10 @@ def bundle(
     ] = Precision.INT8,
     head: HeadOption = Head.LOGITS,
     embed_preprocessing: EmbedPreprocessing = False,
+    socs: Annotated[
+        list[str] | None,
+        typer.Option("--soc", metavar="CHIP", help="Compile for it; repeatable. Of qnn."),
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option("--to", metavar="DIR", help="By default a folder beside the graph."),
@@ -36,6 +40,7 @@ def bundle(
         toolchain,
         precision=precision,
         interface=Interface(head=head, embed_preprocessing=embed_preprocessing),
+        socs=socs or (),
         folder=folder,
         out=out,
         progress=ConsoleProgress(),

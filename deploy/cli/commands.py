@@ -135,6 +135,12 @@ def validate(
     runtime: Annotated[
         Runtime, typer.Option("--runtime", help="What runs the graphs.")
     ] = Runtime.ONNXRUNTIME,
+    soc: Annotated[
+        str | None,
+        typer.Option(
+            "--soc", metavar="CHIP", help="That the runtime emulates; qnn's default is sm8550."
+        ),
+    ] = None,
     voc_root: VocRoot = None,
     skip_bad: SkipBad = False,
     weights: Weights = None,
@@ -150,6 +156,7 @@ def validate(
         protocol=protocol,
         baseline=baseline,
         runtime=runtime,
+        soc=soc,
         voc_root=voc_root,
         skip_bad=skip_bad,
         weights=weights,

@@ -117,6 +117,9 @@ def quantized(results: Sequence[QuantizedGraph | HandedFolder], *, as_json: bool
         reused = ", reused" if result.reused else reused
         megabytes = result.size_bytes / 1e6
         print(f"{result.target} {result.path.stem}: {result.path}  ({megabytes:.1f} MB{reused})")
+        if result.quantizer:
+            print(f"  made by {result.quantizer}")
+            continue
         kept = len(result.kept_float)
         print(f"  {result.quantized_nodes} nodes in {result.precision}, {kept} stay float")
         if result.shortfall:

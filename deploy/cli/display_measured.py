@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli.display import WIDTH, print_json, print_table
+from deploy.report.accelerators import EMULATED_NOTE, accelerator_lines, say_memory
 from deploy.report.build import Report
 from deploy.report.figures import (
     SCENES_NOTE,
@@ -18,6 +19,7 @@ from deploy.report.figures import (
     percent,
     random_note,
 )
+from deploy.store.artifacts import DEFAULT_RUNTIME
 from deploy.targets import PRECISIONS
 
 
@@ -41,7 +43,9 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
                 ]
             )
     data = results[0]["dataset"]
-    print(f"{data_set(data)}, protocol {data['protocol']}, graphs in {results[0]['runtime']}")
+    soc = f", {results[0]['soc']} emulated" if results[0]["soc"] else ""
+    runtime = f"{results[0]['runtime']}{soc}"
+    print(f"{data_set(data)}, protocol {data['protocol']}, graphs in {runtime}")
     columns = ["graph", "weights", "mIoU %", "drop [95%]", "agree %", "SQNR dB", "cosine"]
     print_table([*columns, "ms", "MB"], rows, left=2)
     _convolutions(results)
@@ -66,7 +70,9 @@ def _convolutions(results: Sequence[Mapping[str, Any]]) -> None:
             integer, total = scores["int8_convolutions"] or (0, 0)
             if integer or name.startswith("int8"):
                 label = name if name == result["name"] else f"{result['name']} {name}"
-                print(f"{label}: {integer} of {total} convolutions in 8 bits")
+                memory = say_memory(scores["footprint"])
+                said = f"{label}: {integer} of {total} convolutions in 8 bits"
+                print(f"{said}; {memory}" if memory else said)
 
 
 def reported(
@@ -108,9 +114,34 @@ def reported(
     columns = ["model", "graph", "mIoU drop [95%]", "ratio % [95%]"]
     print_table([*columns, "agree %", "SQNR dB", "cosine"], graphs, left=2)
     _processor(content["variants"])
+    _accelerators(content)
     if seconds:
         _stage_times(seconds, list(content["variants"]))
     return print(f"report: {out / 'report' / 'report.html'}")
+
+
+def _accelerators(content: Report) -> None:
+    """Print each graph in the arithmetic of its own accelerator, if others than ours ran."""
+    lines = accelerator_lines(content)
+    if not any(line["runtime"] != DEFAULT_RUNTIME for line in lines):
+        return
+    print("each graph in its own accelerator's arithmetic, and what the vendor's quantizer makes")
+    rows = [
+        [
+            *(line[key] for key in ("model", "target", "runtime")),
+            str(line["images"]),
+            line["quantizer"],
+            percent(line["miou"]),
+            percent(line["agreement"]),
+            number(line["sqnr_db"]),
+            line["convolutions"],
+        ]
+        for line in lines
+    ]
+    columns = ["model", "target", "ran in", "images", "quantizer", "mIoU %", "agree %", "SQNR dB"]
+    print_table([*columns, "8 bits"], rows, left=3)
+    if any("," in line["runtime"] for line in lines):
+        print(f"{EMULATED_NOTE}\n")
 
 
 def _fidelity(scores: Mapping[str, Any]) -> list[str]:

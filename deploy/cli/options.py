@@ -65,11 +65,11 @@ Percentile = Annotated[
 ]
 
 QuantizeTarget = Annotated[
-    str,
+    list[str] | None,
     typer.Option(
         "--target",
         metavar="NAME",
-        help=f"Toolchain of the INT8 graph: {', '.join(TARGETS)}.",
+        help=f"Toolchain of the INT8 graph; repeatable: {', '.join(TARGETS)}.",
         autocompletion=propose_targets,
     ),
 ]

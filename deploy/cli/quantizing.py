@@ -55,7 +55,11 @@ def quantize(
         typer.Option("--method", help="How ranges are chosen. By default minmax; vacc: entropy."),
     ] = None,
     percentile: Percentile = 99.99,
-    target: QuantizeTarget = DEFAULT_TARGET,
+    target: QuantizeTarget = None,
+    vendor: Annotated[
+        bool,
+        typer.Option("--vendor", help="What the target's own quantizer makes of it, too."),
+    ] = False,
     recipe: Annotated[
         RecipeName, typer.Option("--recipe", help="Accuracy levers; auto: the least that holds.")
     ] = RecipeName.FAST,
@@ -123,7 +127,8 @@ def quantize(
         int8=int8 or not fp16,
         fp16_sqnr=MIN_FP16_SQNR if fp16_sqnr is None else fp16_sqnr,
         method=config if method else None,
-        target=target,
+        target=target or DEFAULT_TARGET,
+        vendor=vendor,
         recipe=recipe,
         levers=Levers(equalize=equalize, rounding=rounding, correct_biases=bias_correction),
         gate=gate,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.errors import DeployError
 from deploy.export.heads import refuse_wrapped
 from deploy.graph.graph import Graph
 from deploy.graph.integers import is_quantized
@@ -104,6 +105,9 @@ def latency(
         DeployError, GraphError: a target is none, or a graph cannot be run.
     """
     progress = progress or SilentProgress()
+    for runtime in runtimes:
+        if BACKENDS[runtime].soc is not None:
+            raise DeployError(f"{runtime} emulates a chip: its time says nothing of the chip's")
     threads = threads or default_threads()
     found = [path for name in targets for path in graph_paths(resolve_network(name, out))]
     paths = list(dict.fromkeys(found))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def check_handing(
-    accelerator: Accelerator,
+    accelerators: Sequence[Accelerator],
     *,
     int8: bool,
     carrier: bool,
@@ -46,17 +46,24 @@ def check_handing(
     what = "a carrier" if carrier else "a compiler's option"
     if not carrier and not options:
         return
-    if accelerator.hand_over is None:
-        raise DeployError(f"{what} is not for target {accelerator.name}: its graph is quantized")
+    handings = [each.hand_over for each in accelerators if each.hand_over is not None]
+    if not handings:
+        names = ", ".join(each.name for each in accelerators)
+        raise DeployError(f"{what} is not for target {names}: deploy quantizes its graph")
     if not int8:
         raise DeployError(f"{what} is for INT8, which is not asked for: add --int8")
     if carrier and len(recipes) > 1:
         raise DeployError("a carrier is of one recipe: choose another than auto")
-    accelerator.hand_over.check_options(options)
+    for handing in handings:
+        handing.check_options(options)
 
 
 def hand_over(
-    target: Network, handing: Handing, job: QuantizationJob, progress: Progress
+    target: Network,
+    accelerator: Accelerator,
+    handing: Handing,
+    job: QuantizationJob,
+    progress: Progress,
 ) -> list[HandedFolder]:
     """Write the folder of each precision that is asked for and that the toolchain makes.
 
@@ -67,8 +74,8 @@ def hand_over(
     written = []
     for precision in handing.precisions:
         if asked[precision]:
-            graph = _float_graph(target, precision, job, progress)
-            folder = job.accelerator.folder(precision)
+            graph = _float_graph(target, accelerator.runtime, precision, job, progress)
+            folder = accelerator.folder(precision)
             with progress.step(f"{folder} {target.name}"):
                 written.append(_write(target, graph, handing.write(graph), folder))
     return written
@@ -88,11 +95,15 @@ def _write(target: Network, graph: FloatGraph, given: HandedOver, folder: str) -
 
 
 def _float_graph(
-    target: Network, precision: Precision, job: QuantizationJob, progress: Progress
+    target: Network,
+    runtime: str,
+    precision: Precision,
+    job: QuantizationJob,
+    progress: Progress,
 ) -> FloatGraph:
     """Return what is handed over for a precision; only INT8 takes images, options, a carrier."""
     model, ranges = read_graph(target.fp32), None
-    runtime, is_int8 = job.accelerator.runtime, precision is Precision.INT8
+    is_int8 = precision is Precision.INT8
     refuse_wrapped(model, target.fp32, f"{runtime} takes the graph without these")
     if is_int8 and job.carrier:
         model, ranges = _carrier(target, job, progress)

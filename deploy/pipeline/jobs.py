@@ -15,6 +15,7 @@ from deploy.quantize.gate import Gate
 from deploy.quantize.gate_search import find_gated, search, tuning_set, write_gated
 from deploy.quantize.preparation import Prepared, prepare, prepare_with
 from deploy.quantize.recipe import Recipe
+from deploy.quantize.vendors import find_vendors, write_vendors
 from deploy.quantize.written import MIN_FP16_SQNR, HandedFolder, QuantizedGraph
 from deploy.store.artifacts import Network
 from deploy.store.memory import give_back
@@ -33,7 +34,8 @@ class QuantizationJob:
     recipes: tuple[Recipe, ...]
     source: CalibrationSource | None  # None: there are no images, only ``given``
     given: tuple[tuple[str, Calibration], ...] = ()  # in place of images
-    accelerator: Accelerator = ORT  # that the INT8 graph is for
+    accelerators: tuple[Accelerator, ...] = (ORT,)  # that INT8 graphs are for
+    vendor: bool = False  # write what the toolchains' own quantizers make of it, too
     method: RangeConfig | None = None
     fp16_sqnr: float = MIN_FP16_SQNR
     gate: Gate | None = None
@@ -53,10 +55,11 @@ def quantize_target(
         DeployError, DataError, CalibrationError: what keeps it from being done.
     """
     written: list[QuantizedGraph | HandedFolder] = []
-    accelerator = job.accelerator
-    if accelerator.hand_over is not None:
-        written += hand_over(target, accelerator.hand_over, job, progress)
-    if not job.fp16 and accelerator.profile is None:
+    for accelerator in job.accelerators:
+        if accelerator.hand_over is not None:
+            written += hand_over(target, accelerator, accelerator.hand_over, job, progress)
+    profiles = [a.profile for a in job.accelerators if a.profile is not None and job.int8]
+    if not job.fp16 and not profiles:
         return written
     if job.given or job.source is None:
         prepared = prepare_with(target, job.given, job.fit)
@@ -67,8 +70,16 @@ def quantize_target(
     if job.fp16:
         written.append(_fp16(prepared, job, basis, progress))
         give_back()
-    if job.int8 and accelerator.profile is not None:
-        written.append(_int8(prepared, job, accelerator.profile, basis, progress))
+    for profile in profiles:
+        written.append(_int8(prepared, job, profile, basis, progress))
+        give_back()
+    for accelerator in job.accelerators:
+        if job.int8 and job.vendor and accelerator.vendor and job.source:
+            key = stage_key("vendor", **basis, target=accelerator.name)
+            written.append(
+                find_vendors(prepared, accelerator, key, progress, force=job.force)
+                or write_vendors(prepared, accelerator, job.source, progress, key)
+            )
     return written
 
 

@@ -11,7 +11,7 @@ from deploy.progress import REUSED, Progress, SilentProgress
 from deploy.report.build import Report, build_report
 from deploy.report.compare import TOLERANCE, compare_reports, read_earlier
 from deploy.report.write import write_report
-from deploy.runtimes.open import BACKENDS
+from deploy.runtimes.open import find_backend
 from deploy.runtimes.runner import Runtime
 from deploy.store.artifacts import DEFAULT_OUT, exported_variants, resolve_network, resolve_networks
 from deploy.store.locks import hold
@@ -30,6 +30,7 @@ def validate(
     protocol: Protocol | None = None,
     baseline: str | None = None,
     runtime: Runtime = Runtime.ONNXRUNTIME,
+    soc: str | None = None,
     voc_root: Path | None = None,
     skip_bad: bool = False,
     weights: Path | None = None,
@@ -40,8 +41,9 @@ def validate(
     """Measure variants (torch and every graph of theirs) and ONNX files on the images of a split.
 
     A variant's results are kept in ``<out>/<variant>/validation.json`` for the report, pictures of
-    the images on which its INT8 graph differs most from torch in ``examples/`` beside it; where
-    they are there already, of the same graphs, images and machine, they are returned as they are.
+    the images on which its INT8 graph differs most from torch in ``examples/`` beside it; those of
+    another runtime in ``validation-<runtime>.json``, without pictures. Where they are there
+    already, of the same graphs, images and machine, they are returned as they are.
 
     Args:
         targets: variant ids or paths; by default every variant exported so far.
@@ -50,7 +52,8 @@ def validate(
         protocol: by default the graph's own fit, else crop.
         baseline: variant whose torch network ONNX files are compared with; by default the one that
             their metadata name.
-        runtime: what runs the graphs; OpenVINO is installed apart.
+        runtime: what runs the graphs; all but onnxruntime are installed apart.
+        soc: the chip, of a runtime that emulates several.
         voc_root: see :func:`deploy.calibration.find_voc_root`.
         skip_bad: leave images out that cannot be used; else the first of them is an error.
         weights: the checkpoint of the torch baseline, if it was exported from one given by path.
@@ -65,7 +68,7 @@ def validate(
         DeployError, ModelError, DataError, CalibrationError: what keeps it from being done.
     """
     progress = progress or SilentProgress()
-    BACKENDS[runtime].require()
+    backend = find_backend(runtime, soc)
     data = EvaluationSet.find(voc_root, split, limit, skip_bad=skip_bad)
     names = list(targets) or exported_variants(out)
     if not names:
@@ -73,18 +76,19 @@ def validate(
     results = []
     for target in resolve_networks(names, out):
         measure = partial(
-            evaluation.measure, target, data, protocol, baseline, weights, runtime, progress
+            evaluation.measure, target, data, protocol, baseline, weights, backend, progress
         )
         if not target.is_variant:
             results.append(measure().result)
             continue
         with hold(target.folder, progress):
-            key = evaluation.validation_key(target, data, protocol, weights, runtime)
-            result = None if force else read_kept(target, key)
+            key = evaluation.validation_key(target, data, protocol, weights, backend)
+            path = target.validation_in(backend.runtime, backend.soc)
+            result = None if force else read_kept(target, path, key)
             if result is None:
                 measured = measure()
                 result = seal_json(measured.result, key)
-                write_results(target, result, measured.pictures)
+                write_results(target, path, result, measured.pictures)
             else:
                 with progress.step(f"validate {target.name}") as step:
                     step.note = REUSED
@@ -117,7 +121,11 @@ def report(
     if not variants:
         targets = [target for target in targets if target.validation.is_file()]
     results = {target: read_results(target) for target in targets}
-    content = build_report(list(results.values()))
+    elsewhere = {
+        target.name: [read_results(target, path) for path in target.measured_elsewhere]
+        for target in targets
+    }
+    content = build_report(list(results.values()), elsewhere)
     if compare is not None and earlier is not None:
         changes = compare_reports(earlier, content, file=compare.name, tolerance=tolerance)
         content["comparison"] = changes

@@ -25,6 +25,7 @@ from deploy.store.claims import claim, refuse_foreign, refuse_one_folder_for_two
 from deploy.store.files import write_whole
 from deploy.store.locks import hold
 from deploy.targets import DEFAULT_TARGET, find_accelerator
+from deploy.targets.accelerator import Accelerator
 from deploy.validate.evaluation_set import EvaluationSet
 
 
@@ -35,7 +36,8 @@ def quantize(
     int8: bool = True,
     fp16_sqnr: float = MIN_FP16_SQNR,
     method: RangeConfig | None = None,
-    target: str = DEFAULT_TARGET,
+    target: str | Sequence[str] = DEFAULT_TARGET,
+    vendor: bool = False,
     recipe: RecipeName = RecipeName.FAST,
     levers: Levers | None = None,
     gate: Gate | None = None,
@@ -67,7 +69,10 @@ def quantize(
         fp16_sqnr: dB that the half-precision graph's logits shall keep on calibration images; as
             many of its first nodes stay FP32 as that takes, up to a quarter of all.
         method: how ranges are chosen; by default the full range seen (vacc: KL divergence).
-        target: the toolchain that the INT8 graph is for (docs/targets.md).
+        target: the toolchains that INT8 graphs are for (docs/targets.md); they share one
+            calibration and, where they round weights alike, the levers' work.
+        vendor: write what their own quantizers make of the same images, too, to be compared:
+            ``int8-<target>-vendor.onnx``.
         recipe: which accuracy levers are used (docs/accuracy.md); "auto" needs a gate.
         levers: single levers set by hand.
         gate: what INT8 may cost. Where it is missed the graph is named ``int8-missed.onnx``.
@@ -96,15 +101,18 @@ def quantize(
     if gate is None and len(recipes) > 1:
         raise DeployError(f"recipe {recipe!r} needs a gate: pass --min-ratio or --max-drop")
     interface = interface or Interface()
-    accelerator = find_accelerator(target)
-    if int8 and accelerator.profile is None and not interface.is_plain:
-        raise DeployError(f"{target} takes the plain float graph: leave out head and preprocessing")
-    check_handing(accelerator, int8=int8, carrier=carrier, options=vamc or {}, recipes=recipes)
+    asked = [target] if isinstance(target, str) else list(target)
+    accelerators = tuple(find_accelerator(name) for name in dict.fromkeys(asked))
+    for accelerator in accelerators if int8 else ():
+        _refuse_unsuitable(accelerator, interface, calibrated=bool(calibration))
+    if vendor:
+        _require_vendors(accelerators)
+    if gate and len(accelerators) != 1:
+        raise DeployError(f"a gate is held by one target's graph, not by {len(accelerators)}")
+    check_handing(accelerators, int8=int8, carrier=carrier, options=vamc or {}, recipes=recipes)
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
     if calibration and len(names) != 1:
         raise DeployError(f"a calibration is of one graph, not of {len(names)}: name the target")
-    if calibration and int8 and accelerator.profile is None:
-        raise DeployError(f"{target} calibrates on images by itself: leave out the calibration")
     given = ((str(calibration), read_calibration(calibration)),) if calibration else ()
     without_images = bool(given) and voc_root is None and lacks_voc()
     source = (
@@ -114,6 +122,8 @@ def quantize(
     )
     if gate and source is None:
         raise DeployError("a gate is held on images: name their folder with --voc-root")
+    if vendor and source is None:
+        raise DeployError("other quantizers calibrate on images: name their folder with --voc-root")
     evaluated = None
     if gate and source:
         source = source.screen_others(gate.images) if skip_bad else source
@@ -124,7 +134,8 @@ def quantize(
         recipes=recipes,
         source=source,
         given=given,
-        accelerator=accelerator,
+        accelerators=accelerators,
+        vendor=vendor,
         method=method,
         fp16_sqnr=fp16_sqnr,
         gate=gate,
@@ -147,6 +158,30 @@ def quantize(
             ]
             claim(model)
     return written
+
+
+def _refuse_unsuitable(
+    accelerator: Accelerator,
+    interface: Interface,
+    *,
+    calibrated: bool,
+) -> None:
+    """Refuse what an accelerator that quantizes by itself cannot do."""
+    name = accelerator.name
+    if accelerator.profile is None and not interface.is_plain:
+        raise DeployError(f"{name} takes the plain float graph: leave out head and preprocessing")
+    if accelerator.profile is None and calibrated:
+        raise DeployError(f"{name} calibrates on images by itself: leave out the calibration")
+
+
+def _require_vendors(accelerators: Sequence[Accelerator]) -> None:
+    """See that the quantizers of those accelerators that have one are there."""
+    found = [accelerator.vendor for accelerator in accelerators if accelerator.vendor]
+    if not found:
+        names = ", ".join(accelerator.name for accelerator in accelerators)
+        raise DeployError(f"{names}: no quantizer of its own runs here, leave out --vendor")
+    for vendor in found:
+        vendor.require()
 
 
 def calibrate(

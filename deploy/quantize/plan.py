@@ -1,6 +1,6 @@
 """All that an INT8 graph is made of, so that graphs with other float nodes cost nothing new."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -59,6 +59,7 @@ def plan_int8(
     config: RangeConfig,
     profile: Profile,
     recipe: Recipe,
+    improve: Callable[..., ImprovedWeights] = improve_weights,
 ) -> Int8Plan:
     """Choose ranges and integer weights.
 
@@ -70,6 +71,7 @@ def plan_int8(
         config: how ranges are chosen.
         profile: the target's.
         recipe: the levers on weights; equalization is the caller's, as it changes ``statistics``.
+        improve: pulls them, or knows what that gave before (LeversFolder).
     """
     placement = place(graph, profile)
     methods = {name: choose_method(statistics[name], config) for name in placement.observed}
@@ -80,7 +82,7 @@ def plan_int8(
     weights = nearest_weights(graph, placement, ranges, profile)
     improved = ImprovedWeights(weights=weights, biases={}, gain_db={})
     if recipe.improves_weights:
-        improved = improve_weights(
+        improved = improve(
             graph,
             weights,
             images,

@@ -44,6 +44,7 @@ class Prepared:
     calibration: Calibration
     reused: bool  # the calibration was on disk already
     skipped: tuple[str, ...] = ()  # bad images that were left out of it
+    force: bool = False  # make anew what is there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,23 +92,9 @@ def prepare(
     """
     graph, placement = _read_float_graph(target)
     fit = fit or read_fit(read_metadata(graph.model), target.fp32)
-    key = CalibrationKey(
-        graph_sha256=graph_sha256(graph.model),
-        fit=fit,
-        images=source.images,
-        samples_per_tensor=SAMPLES,
-    )
     path, stage = source.path(target), f"calibrate {target.name}"
-    calibration = None if force else _find_calibration(path, key)
-    reused = calibration is not None
-    if calibration is None:
-        with naming(target.fp32):
-            tensors = observe_graph(graph, source, fit, progress, stage)
-        calibration = Calibration(key=key, tensors=tensors)
-        write_whole(path, calibration.to_json())
-    else:
-        with progress.step(stage) as step:
-            step.note = REUSED
+    with naming(target.fp32):
+        calibration, reused = _calibrate(path, graph, source, fit, progress, stage, force=force)
     return Prepared(
         target=target,
         graph=graph,
@@ -115,7 +102,45 @@ def prepare(
         calibration=calibration,
         reused=reused,
         skipped=source.skipped,
+        force=force,
     )
+
+
+def calibrate_equalized(
+    prepared: Prepared, graph: Graph, source: CalibrationSource, progress: Progress
+) -> Calibration:
+    """Return the calibration of the equalized graph, unless it is there already."""
+    target, fit = prepared.target, prepared.calibration.key.fit
+    path, stage = target.equalized_calibration, f"equalize {target.name}"
+    force = prepared.force
+    return _calibrate(path, graph, source, fit, progress, stage, force=force)[0]
+
+
+def _calibrate(
+    path: Path,
+    graph: Graph,
+    source: CalibrationSource,
+    fit: Fit,
+    progress: Progress,
+    stage: str,
+    *,
+    force: bool,
+) -> tuple[Calibration, bool]:
+    """Return the calibration of a graph, and whether it was there already."""
+    key = CalibrationKey(
+        graph_sha256=graph_sha256(graph.model),
+        fit=fit,
+        images=source.images,
+        samples_per_tensor=SAMPLES,
+    )
+    found = None if force else _find_calibration(path, key)
+    if found is not None:
+        with progress.step(stage) as step:
+            step.note = REUSED
+        return found, True
+    calibration = Calibration(key=key, tensors=observe_graph(graph, source, fit, progress, stage))
+    write_whole(path, calibration.to_json())
+    return calibration, False
 
 
 def _find_calibration(path: Path, key: CalibrationKey) -> Calibration | None:

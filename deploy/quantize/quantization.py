@@ -24,8 +24,9 @@ from deploy.quantize.equalize import equalize
 from deploy.quantize.fp16 import convert_fp16
 from deploy.quantize.half_ranges import find_unmeasured, measure_magnitudes
 from deploy.quantize.half_search import Found, convert_within
+from deploy.quantize.kept_levers import LeversFolder
 from deploy.quantize.plan import Int8Plan, plan_int8
-from deploy.quantize.preparation import Prepared, observe_graph, read_inputs
+from deploy.quantize.preparation import Prepared, calibrate_equalized, read_inputs
 from deploy.quantize.recipe import Recipe
 from deploy.quantize.written import QuantizedGraph, Summary
 from deploy.runtimes.onnxruntime import OnnxRunner
@@ -96,7 +97,7 @@ def write_fp16(
                 )
         kept = found.half.kept_float
         count = len(graph.model.graph.node) - len(kept)
-        return _write(
+        return write_quantized(
             prepared,
             "fp16",
             found.half.model,
@@ -157,13 +158,14 @@ def plan(
 ) -> Int8Plan:
     """Choose ranges and integer weights.
 
-    An equalized graph is calibrated anew: its histograms are others.
+    An equalized graph is calibrated anew: its histograms are others. That, and what the levers
+    give, is kept for the next target.
 
     Raises:
         GraphError, CalibrationError: as the stages do; or the recipe looks at images and
             ``source`` has none.
     """
-    name, fit = prepared.target.name, prepared.calibration.key.fit
+    name = prepared.target.name
     graph, statistics = prepared.graph, prepared.calibration.tensors
     if source is None:
         if recipe.needs_images:
@@ -174,10 +176,19 @@ def plan(
         return plan_int8(graph, statistics, [], config=config, profile=profile, recipe=recipe)
     if recipe.equalize:
         graph = equalize(graph, statistics)
-        statistics = observe_graph(graph, source, fit, progress, f"equalize {name}")
+        statistics = calibrate_equalized(prepared, graph, source, progress).tensors
     with progress.step(f"levers {name}"):
         images = read_inputs(prepared, source, recipe.images if recipe.improves_weights else 0)
-        return plan_int8(graph, statistics, images, config=config, profile=profile, recipe=recipe)
+        levers = LeversFolder(prepared.target.folder, profile, force=prepared.force)
+        return plan_int8(
+            graph,
+            statistics,
+            images,
+            config=config,
+            profile=profile,
+            recipe=recipe,
+            improve=levers.improve,
+        )
 
 
 def write_int8(
@@ -214,7 +225,7 @@ def write_int8(
             metadata["kept_float"] = json.dumps(sorted(exclude))
         count, kept = len(placement.nodes), placement.kept_float
         summary = Summary(quantized_nodes=count, kept_float=kept)
-        written = _write(prepared, name, model, summary, metadata, key)
+        written = write_quantized(prepared, name, model, summary, metadata, key)
         return replace(written, methods=chosen, recipe=plan.recipe.name)
 
 
@@ -229,7 +240,7 @@ def add_wrapped(graph: QuantizedGraph, interface: Interface) -> QuantizedGraph:
     return replace(graph, wrapped=write_wrapped(graph.path, interface))
 
 
-def _write(
+def write_quantized(
     prepared: Prepared,
     name: str,
     model: onnx.ModelProto,

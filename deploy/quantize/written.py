@@ -24,6 +24,7 @@ class QuantizedGraph:
     sqnr_db: float | None = None  # of FP16's logits, on the worst of a few calibration images
     shortfall: str | None = None  # by how much FP16 misses what was asked, and what limits it
     gate: dict[str, Any] | None = None  # what gate.json holds, where a gate was asked for
+    quantizer: str | None = None  # what made it, where that was not ours
     wrapped: Path | None = None  # the same graph with the interface that was asked for
 
     @property

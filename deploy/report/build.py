@@ -5,8 +5,10 @@ from typing import Any
 
 from deploy.errors import ReportError
 from deploy.models import VARIANTS, Variant
+from deploy.report.accelerators import accelerator_rows
 from deploy.report.figures import has_published
 from deploy.store.artifacts import SCHEMA
+from deploy.targets import VENDOR
 
 Report = dict[str, Any]
 PER_VARIANT = (
@@ -20,12 +22,19 @@ PER_VARIANT = (
         "runtime",
         "exact_options",
     ),
-    *("results", "layers", "examples"),
+    *("layers", "examples"),
 )
 
 
-def build_report(results: Sequence[dict[str, Any]]) -> Report:
+def build_report(
+    results: Sequence[dict[str, Any]],
+    elsewhere: Mapping[str, Sequence[dict[str, Any]]] | None = None,
+) -> Report:
     """Merge validation results into the content of ``report.json`` (docs/formats.md).
+
+    Args:
+        results: of each variant, in the default runtime.
+        elsewhere: of variants by name, in other runtimes: they fill the accelerators' table.
 
     Raises:
         ReportError: there are none, or two were measured on different images or protocols or in
@@ -56,6 +65,10 @@ def build_report(results: Sequence[dict[str, Any]]) -> Report:
                 "images": result["dataset"]["images"],
                 "published": _published(VARIANTS[result["name"]], first["dataset"]),
                 **{key: result.get(key) for key in PER_VARIANT},
+                "results": {k: r for k, r in result["results"].items() if not k.endswith(VENDOR)},
+                "accelerators": accelerator_rows(
+                    [result, *(elsewhere or {}).get(result["name"], [])]
+                ),
             }
             for result in results
         },

@@ -10,7 +10,7 @@ from deploy.report.build import Report
 from deploy.report.figures import number, percent
 from deploy.store.artifacts import SCHEMA
 
-READABLE = (2, 3, SCHEMA)  # schemas of earlier reports that hold all that is compared
+READABLE = (2, 3, 4, SCHEMA)  # schemas of earlier reports that hold all that is compared
 TOLERANCE = 0.5  # points of mIoU; of agreement, where there is no mIoU
 SAME_DATA = ("name", "split", "images", "images_sha256", "protocol", "input_size", "classes")
 SAME_MACHINE = ("cpu", "threads")

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from deploy.report.accelerators import EMULATED_NOTE, accelerator_lines
 from deploy.report.build import Report, int8_graphs
 from deploy.report.figures import (
     FINENESS,
@@ -90,8 +91,13 @@ def _render(template: str, content: Report, **values: Any) -> str:
     environment.filters |= {name: _with_minus(filter_) for name, filter_ in filters.items()}
     environment.filters |= {"asked": asked, "graph_title": graph_title, "minus": minus}
     found = {name for variant in content["variants"].values() for name in variant["results"]}
+    lines = accelerator_lines(content)
+    commands = [row["command"] for v in content["variants"].values() for row in v["accelerators"]]
     return environment.get_template(template).render(
         report=content,
+        accelerators=lines,
+        commands=list(dict.fromkeys(filter(None, commands))),
+        emulated_note=EMULATED_NOTE,
         verdict=verdict(content),
         columns=["torch", *(name for name in GRAPHS if name in {*PRECISIONS, *found})],
         images=data_set(content["dataset"]),

@@ -13,7 +13,15 @@ from deploy.errors import GraphError
 from deploy.graph.graph import LABELS_INSIDE, Graph, without_large_constants
 from deploy.graph.integers import DYNAMIC, FORMS, is_quantized
 from deploy.graph.qdq import DEQUANTIZE, QUANTIZE
-from deploy.runtimes.runner import Backend, Execution, Runner, by_operator, cannot, check_signature
+from deploy.runtimes.runner import (
+    Backend,
+    Execution,
+    Runner,
+    Runtime,
+    by_operator,
+    cannot,
+    check_signature,
+)
 from deploy.runtimes.sessions import EXACT_ENTRY, kernels_saturate, loaded, open_session
 from deploy.store.environment import default_threads
 
@@ -125,6 +133,7 @@ def _describe(graph: Graph) -> Execution:
 
 
 BACKEND = Backend(
+    runtime=Runtime.ONNXRUNTIME,
     open=lambda path, threads, exact: OnnxRunner(path, threads, exact=exact),
     exact_options=lambda: "=".join(EXACT_ENTRY) if kernels_saturate() else None,
     exact_in_8_bits=True,

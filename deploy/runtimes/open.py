@@ -4,28 +4,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from deploy.errors import DeployError
 from deploy.graph.half import emulate_half, has_half
 from deploy.graph.integers import is_quantized
 from deploy.graph.reading import read_graph
-from deploy.runtimes import onnxruntime, openvino
+from deploy.runtimes import onnxruntime, openvino, qnn
 from deploy.runtimes.runner import Backend, Runner, Runtime
 
 BACKENDS: Mapping[Runtime, Backend] = MappingProxyType(
-    {Runtime.ONNXRUNTIME: onnxruntime.BACKEND, Runtime.OPENVINO: openvino.BACKEND}
+    {b.runtime: b for b in (onnxruntime.BACKEND, openvino.BACKEND, qnn.BACKEND)}
 )
 
 
-def open_graph(path: Path, runtime: Runtime = Runtime.ONNXRUNTIME) -> Runner:
+def find_backend(runtime: Runtime, soc: str | None = None) -> Backend:
+    """Return a runtime that is installed, for a chip if it emulates some.
+
+    Raises:
+        DeployError: it is not installed, or knows no such chip.
+    """
+    backend = BACKENDS[runtime]
+    if soc is not None:
+        if backend.on is None:
+            raise DeployError(f"{runtime} runs on this processor: leave out the chip {soc!r}")
+        backend = backend.on(soc)
+    backend.require()
+    return backend
+
+
+def open_graph(path: Path, backend: Backend = onnxruntime.BACKEND) -> Runner:
     """Return a runner for an ONNX file; one in half precision is emulated, and timed as it is.
 
     The emulation is onnxruntime's, whatever the runtime: OpenVINO on a CPU takes halves for floats.
+    An emulated chip has halves of its own, or none.
 
     Raises:
         DeployError: the runtime is not installed.
         GraphError: it cannot load the graph, or that is not one image in, logits out.
     """
-    backend = BACKENDS[runtime]
     model = read_graph(path)
+    if backend.soc is not None:
+        return backend.open(path, None, True)
     if has_half(model):
         emulated = onnxruntime.OnnxRunner(emulate_half(model))
         emulated.timed = backend.open(path, None, True)

@@ -12,7 +12,15 @@ import onnx
 
 from deploy.calibration.preprocess import Float32Array
 from deploy.errors import DeployError
-from deploy.runtimes.runner import Backend, Execution, Runner, by_operator, cannot, check_signature
+from deploy.runtimes.runner import (
+    Backend,
+    Execution,
+    Runner,
+    Runtime,
+    by_operator,
+    cannot,
+    check_signature,
+)
 from deploy.runtimes.saturation import saturates
 from deploy.store.environment import default_threads
 
@@ -148,6 +156,7 @@ def openvino_saturates() -> bool:
 
 
 BACKEND = Backend(
+    runtime=Runtime.OPENVINO,
     open=lambda path, threads, exact: OpenVinoRunner(path, threads, exact=exact),
     exact_options=lambda: "=".join(EXACT) if openvino_saturates() else None,
     exact_in_8_bits=False,

@@ -1,6 +1,6 @@
 """What every runtime offers: a network that is ready to run, and what it made of the graph."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,16 +15,23 @@ class Runtime(StrEnum):
 
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
+    QNN = "qnn"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How a runtime executes a graph: what really computes in integers."""
+    """How a runtime executes a graph: what really computes in integers.
+
+    ``footprint`` is what an accelerator's compiler tells of memory, bytes: ``ddr_read_bytes`` and
+    ``ddr_write_bytes`` an image, ``fast_memory_bytes`` on the chip, ``context_bytes`` of the
+    compiled graph.
+    """
 
     integer_convolutions: int
     float_convolutions: tuple[str, ...]  # their names
     float_nodes: dict[str, tuple[str, ...]]  # operator -> names; of those that are no convolutions
     conversions: int  # between float and integers, at every run
+    footprint: Mapping[str, int] | None = None
 
     @property
     def convolutions(self) -> int:
@@ -58,6 +65,7 @@ class Backend:
     """A runtime for ONNX files.
 
     Attributes:
+        runtime: its name.
         open: (file, threads, exact) -> runner. With ``exact`` 8-bit convolutions compute what the
             graph says; else they do what they do by default. Without threads there is one for each
             processor that this process may use.
@@ -66,12 +74,18 @@ class Backend:
         exact_in_8_bits: whether it has exact 8-bit kernels then. Else the exact ones are float
             ones, which nobody would deploy: latency is that of the default ones.
         require: raises DeployError if it is not installed.
+        soc: the chip that it emulates; None where it runs on this processor. An emulator's time
+            says nothing of the chip's, and it takes the graphs that are made for it.
+        on: returns the same for a chip by its name; raises DeployError if it knows none of it.
     """
 
+    runtime: Runtime
     open: Callable[[Path, int | None, bool], Runner]
     exact_options: Callable[[], str | None]
     exact_in_8_bits: bool
     require: Callable[[], object]
+    soc: str | None = None
+    on: "Callable[[str], Backend] | None" = None
 
 
 def cannot(verb: str, runtime: str, name: str, error: Exception) -> GraphError:

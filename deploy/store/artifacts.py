@@ -8,7 +8,8 @@ from pathlib import Path
 from deploy.errors import DeployError
 from deploy.models.variants import VARIANTS
 
-SCHEMA = 4  # of validation.json and report.json (docs/formats.md)
+SCHEMA = 5  # of validation.json and report.json (docs/formats.md)
+DEFAULT_RUNTIME = "onnxruntime"
 DEFAULT_OUT = Path("artifacts")
 
 
@@ -43,6 +44,11 @@ class Network:
         """Path of the statistics."""
         return self.folder / "calibration.json"
 
+    @property
+    def equalized_calibration(self) -> Path:
+        """Path of the statistics of the equalized graph."""
+        return self.folder / "calibration-equalized.json"
+
     def calibration_part(self, part: int, parts: int) -> Path:
         """Path of the statistics of one part of the images, 1 to ``parts``."""
         return self.folder / f"calibration-{part}-of-{parts}.json"
@@ -56,6 +62,17 @@ class Network:
     def validation(self) -> Path:
         """Path of the accuracy results."""
         return self.folder / "validation.json"
+
+    def validation_in(self, runtime: str, soc: str | None) -> Path:
+        """Path of the accuracy results in a runtime; in the default one, those of the report."""
+        if runtime == DEFAULT_RUNTIME:
+            return self.validation
+        return self.folder / f"{'-'.join(filter(None, ('validation', runtime, soc)))}.json"
+
+    @property
+    def measured_elsewhere(self) -> list[Path]:
+        """Paths of the accuracy results in other runtimes than the default one."""
+        return sorted(self.folder.glob("validation-*.json"))
 
     @property
     def examples(self) -> Path:

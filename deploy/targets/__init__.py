@@ -13,6 +13,7 @@ import onnx
 from deploy.errors import DeployError
 from deploy.graph.profile import Profile
 from deploy.lint.rules import Finding, check
+from deploy.runtimes.runner import Runtime
 from deploy.targets.accelerator import Accelerator, Toolbox
 from deploy.targets.openvino import OPENVINO
 from deploy.targets.ort import ORT
@@ -37,6 +38,7 @@ TOOLCHAINS: Mapping[str, tuple[Accelerator, Toolbox]] = MappingProxyType(
 )
 Toolchain = StrEnum("Toolchain", {name.upper(): name for name in TOOLCHAINS})  # type: ignore[misc]
 Toolchain.__doc__ = "What a bundle is for."
+VENDOR = "-vendor"  # ends the name of a graph that another quantizer made
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -45,7 +47,22 @@ def int8_name(target: str) -> str:
     return "int8" if target == DEFAULT_TARGET else f"int8-{target}"
 
 
-GRAPHS = (*PRECISIONS, *(int8_name(name) for name in PROFILES if name != DEFAULT_TARGET))
+def vendor_name(target: str) -> str:
+    """Return the name of the INT8 graph that an accelerator's own quantizer makes."""
+    return f"{int8_name(target)}{VENDOR}"
+
+
+GRAPHS = (
+    *PRECISIONS,
+    *(int8_name(name) for name in PROFILES if name != DEFAULT_TARGET),
+    *(vendor_name(name) for name, a in ACCELERATORS.items() if a.vendor),
+)
+
+
+def graphs_for(runtime: Runtime) -> frozenset[str]:
+    """Return the names of the INT8 graphs that a runtime executes as the device would."""
+    names = {a.name for a in ACCELERATORS.values() if a.profile and a.executed_by is runtime}
+    return frozenset(f(name) for name in names for f in (int8_name, vendor_name))
 
 
 def find_accelerator(name: str) -> Accelerator:

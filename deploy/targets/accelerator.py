@@ -15,6 +15,7 @@ from deploy.calibration.voc import Sample
 from deploy.graph.profile import Profile
 from deploy.lint.rules import Rule
 from deploy.runtimes.runner import Runtime
+from deploy.targets.vendors import VendorQuantizer
 
 Files = dict[str, bytes | str]
 
@@ -37,6 +38,7 @@ class Bundled:
     description: Mapping[str, Any]  # model.json
     golden: Mapping[str, NDArray[Any]]  # golden.npz
     folder: Path  # of the plain graph
+    socs: tuple[str, ...] = ()  # chips that it is to be compiled for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class Toolbox:
 
     title: str  # its full name
     write: Callable[[Bundled], Part]
+    default_soc: str | None = None  # of a toolchain that compiles for single chips here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,7 @@ class Accelerator:
     on_arm: bool = False  # of a runtime that has forms of its own for ARM processors, that one
     also_for: frozenset[str] = frozenset()  # others that compute its graph in integers, too
     toolchains: Mapping[str, Toolbox] = field(default_factory=dict)  # of bundles, by name
+    vendor: VendorQuantizer | None = None  # the toolchain's own, for its INT8 graph
     hand_over: Handing | None = None  # in place of an INT8 graph
 
     def folder(self, precision: Precision) -> str:

@@ -9,6 +9,7 @@ from deploy.lint.rules import COMMON, CONCAT_SCALE, SATURATED_BIAS, WEIGHT_PER_C
 from deploy.runtimes.openvino import load_openvino, openvino_core
 from deploy.runtimes.runner import Runtime
 from deploy.targets.accelerator import Accelerator, Bundled, Files, Part, Precision, Toolbox
+from deploy.targets.vendors import VendorQuantizer, nncf_onnx
 
 START = (
     '`openvino.Core().compile_model("{}", "CPU")`; the hint INFERENCE_PRECISION_HINT: f32 keeps '
@@ -53,5 +54,8 @@ OPENVINO = Accelerator(
     profile=Profile(name="openvino", bias=Bias.FLOAT, quantize_results=False),
     rules=(*COMMON, WEIGHT_PER_CHANNEL, SATURATED_BIAS, CONCAT_SCALE),
     executed_by=Runtime.OPENVINO,
+    vendor=VendorQuantizer(
+        label="NNCF, mixed, fast bias correction", quantize=nncf_onnx, packages=("nncf",)
+    ),
     toolchains={"openvino": Toolbox(title="OpenVINO", write=bundle)},
 )

@@ -6,6 +6,7 @@ from deploy.runtimes.runner import Runtime
 from deploy.runtimes.sessions import EXACT_ENTRY
 from deploy.targets.accelerator import Accelerator, Bundled, Part, Precision, Toolbox
 from deploy.targets.render import render
+from deploy.targets.vendors import VendorQuantizer, onnxruntime_static
 
 TRITON_TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 SATURATES = (
@@ -48,5 +49,8 @@ ORT = Accelerator(
     rules=NODE_GROUPS,
     executed_by=Runtime.ONNXRUNTIME,
     also_for=frozenset({"ort-arm", "openvino"}),
+    vendor=VendorQuantizer(
+        label="onnxruntime, MinMax, U8S8 per channel", quantize=onnxruntime_static("MinMax")
+    ),
     toolchains={"triton": Toolbox(title="Triton Inference Server", write=triton)},
 )

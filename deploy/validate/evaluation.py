@@ -17,14 +17,14 @@ from deploy.graph.graph import Graph
 from deploy.graph.metadata import read_fit, read_metadata, read_texts
 from deploy.graph.reading import naming, read_graph
 from deploy.progress import Progress
-from deploy.runtimes.open import BACKENDS, open_graph
-from deploy.runtimes.runner import Runner, Runtime
+from deploy.runtimes.open import open_graph
+from deploy.runtimes.runner import Backend, Execution, Runner, Runtime
 from deploy.runtimes.torch import TorchRunner
 from deploy.store.artifacts import SCHEMA, Network
 from deploy.store.environment import command_line, describe_environment
 from deploy.store.memory import give_back
 from deploy.store.reuse import images_sha256, stage_key
-from deploy.targets import GRAPHS
+from deploy.targets import GRAPHS, graphs_for
 from deploy.validate.classes import check_classes
 from deploy.validate.closeup import find_int8, measure_layers
 from deploy.validate.default_options import separate, with_defaults
@@ -54,12 +54,13 @@ def measure(
     protocol: Protocol | None,
     baseline: str | None,
     weights: Path | None,
-    runtime: Runtime,
+    backend: Backend,
     progress: Progress,
 ) -> Measurement:
     """Return the results of a target.
 
-    What random parameters score against the masks is no accuracy: it is left out (None).
+    What random parameters score against the masks is no accuracy: it is left out (None), and so is
+    the latency of an emulator. Layers and pictures are those of the default runtime.
 
     Raises:
         DeployError: it has no graph, or a graph is of other parameters than torch's network, of
@@ -67,7 +68,7 @@ def measure(
             is evaluated.
         ModelError, DataError: as the stages raise.
     """
-    paths = _graph_paths(network)
+    paths = _graph_paths(network, backend)
     checked = {name: _check_graph(path, data) for name, path in paths.items()}
     metadata = {name: entries for name, (entries, _) in checked.items()}
     sizes = {size for _, size in checked.values()}
@@ -91,8 +92,9 @@ def measure(
         "dataset": data.describe(protocol, size),
         "environment": describe_environment(),
         "command": command_line(),
-        "runtime": runtime.value,
-        "exact_options": BACKENDS[runtime].exact_options(),
+        "runtime": backend.runtime.value,
+        "soc": backend.soc,
+        "exact_options": backend.exact_options(),
         "weights": None,
     }
     if variant is not None:
@@ -108,8 +110,10 @@ def measure(
         }
         networks[BASELINE] = partial(TorchRunner, module)
         del module  # the network's turn takes it along
-    networks |= {name: partial(open_graph, path, runtime) for name, path in paths.items()}
-    int8 = find_int8(paths) if network.is_variant and BASELINE in networks else None
+    networks |= {name: partial(open_graph, path, backend) for name, path in paths.items()}
+    is_default = backend.runtime is Runtime.ONNXRUNTIME
+    is_looked_at = is_default and network.is_variant and BASELINE in networks
+    int8 = find_int8(paths) if is_looked_at else None
     watch = None
     if int8 is not None and not random & {BASELINE, int8}:  # else there is no accuracy to be seen
         watch = WorstImages(BASELINE, int8, data.data)
@@ -117,10 +121,10 @@ def measure(
     groups = in_groups({name: facts["size_bytes"] for name, facts in sizes_of.items()})
     samples = progress.track(data.samples, f"validate {network.name}", passes=len(groups))
     baseline = BASELINE if BASELINE in networks else None
-    counts: dict[str, list[int] | None] = {}
+    executions: dict[str, Execution | None] = {}
     with naming(network.given or network.folder):
         measured = evaluate_in_turns(
-            _open_in_turns(groups, networks, counts),
+            _open_in_turns(groups, networks, executions),
             [islice(samples, len(data.samples)) for _ in groups],
             protocol=protocol,
             size=size,
@@ -134,7 +138,8 @@ def measure(
     result["gate"] = _read_gate(network)
     result["results"] = {
         name: score.to_json()
-        | {"int8_convolutions": counts[name]}
+        | _describe_execution(executions[name])
+        | ({"latency_ms": None} if backend.soc and name != BASELINE else {})
         | dict.fromkeys(_without_meaning(name, random))
         | {"default_options": _with_meaning(defaults[name], _without_meaning(name, random))}
         | sizes_of[name]
@@ -168,16 +173,16 @@ def _check_graph(path: Path, data: EvaluationSet) -> tuple[dict[str, str], tuple
 def _open_in_turns(
     groups: Sequence[Sequence[str]],
     networks: dict[str, Callable[[], Runner]],
-    counts: dict[str, list[int] | None],
+    executions: dict[str, Execution | None],
 ) -> Iterator[Mapping[str, Runner]]:
     """Yield the networks of each group, opened; the group before is dropped by then.
 
-    How many convolutions of each compute in 8 bits goes into ``counts``.
+    What of each computes in 8 bits goes into ``executions``.
     """
     for names in groups:
         give_back()
         runners = {name: networks.pop(name)() for name in names}
-        counts |= {name: _counts(runner) for name, runner in runners.items()}
+        executions |= {name: (run.timed or run).execution() for name, run in runners.items()}
         yield with_defaults(runners)
         del runners
     give_back()
@@ -188,7 +193,7 @@ def validation_key(
     data: EvaluationSet,
     protocol: Protocol | None,
     weights: Path | None,
-    runtime: Runtime,
+    backend: Backend,
 ) -> str:
     """Return the SHA-256 of all that a variant's results depend on: see :func:`measure`.
 
@@ -202,7 +207,7 @@ def validation_key(
     return stage_key(
         "validate",
         name=network.name,
-        graphs={name: file_sha256(path) for name, path in _graph_paths(network).items()},
+        graphs={name: file_sha256(path) for name, path in _graph_paths(network, backend).items()},
         gate=file_sha256(network.gate) if network.gate.is_file() else None,
         weights=[source.kind, source.path and file_sha256(source.path)],
         images=images_sha256(data.samples, masks=True),
@@ -210,7 +215,7 @@ def validation_key(
         data=[data.data.name, data.data.classes, data.data.ignore, data.data.colors],
         split=data.split,
         protocol=protocol,
-        runtime=[runtime, BACKENDS[runtime].exact_options()],
+        runtime=[backend.runtime, backend.soc, backend.exact_options()],
         environment=describe_environment() | {"date": None},
     )
 
@@ -229,11 +234,22 @@ def _with_meaning(
     return figures and {k: None if k in without else value for k, value in figures.items()}
 
 
-def _graph_paths(network: Network) -> dict[str, Path]:
-    """Return the graphs to measure by the name that their results get."""
+def _graph_paths(network: Network, backend: Backend) -> dict[str, Path]:
+    """Return the graphs to measure by the name that their results get.
+
+    An emulator takes its time: of a variant it gets the graphs that are made for it.
+    """
     if network.given is not None:
         return {network.name: network.given}
     paths = {p: network.graph(p) for p in GRAPHS if network.graph(p).is_file()}
+    if backend.soc is not None:
+        own = graphs_for(backend.runtime)
+        paths = {name: path for name, path in paths.items() if name in own}
+        if not paths:
+            raise DeployError(
+                f"{network.name} has no graph for {backend.runtime} in {network.folder}: run "
+                f"'deploy quantize {network.name} --int8 --target {backend.runtime}'"
+            )
     if not paths:
         raise DeployError(
             f"{network.name} has no graph in {network.folder}: run 'deploy export {network.name}' "
@@ -267,12 +283,16 @@ def _check_weights(network: Network, metadata: dict[str, dict[str, str]], sha256
             )
 
 
-def _counts(runner: Runner) -> list[int] | None:
-    """Return how many convolutions computed in 8 bits, of how many; of torch's network None."""
-    execution = (runner.timed or runner).execution()
+def _describe_execution(execution: Execution | None) -> dict[str, Any]:
+    """Return how many convolutions computed in 8 bits, of how many, and what memory it takes.
+
+    Of torch's network that is None, the memory of what runs on this processor likewise.
+    """
     if execution is None:
-        return None
-    return [execution.integer_convolutions, execution.convolutions]
+        return {"int8_convolutions": None, "footprint": None}
+    footprint = execution.footprint and dict(execution.footprint)
+    counts = [execution.integer_convolutions, execution.convolutions]
+    return {"int8_convolutions": counts, "footprint": footprint}
 
 
 def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any] | None:

@@ -4,35 +4,36 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from deploy.errors import ReportError
 from deploy.store.artifacts import SCHEMA, Network
 from deploy.store.files import write_folder_whole, write_whole
 from deploy.store.reuse import read_sealed_json
-from deploy.validate.stored_results import VALIDATION, find_problem
+from deploy.validate.stored_results import ELSEWHERE, VALIDATION, find_problem
 
 
 def write_results(
-    network: Network, result: Mapping[str, Any], pictures: Mapping[str, bytes]
+    network: Network, path: Path, result: Mapping[str, Any], pictures: Mapping[str, bytes]
 ) -> None:
-    """Write a variant's results, then the pictures that they name.
+    """Write a variant's results to ``path``, then the pictures that they name.
 
     Results whose pictures are missing or others count as none: see :func:`read_kept`.
 
     Raises:
         DeployError: a file cannot be written.
     """
-    write_whole(network.validation, json.dumps(result, indent=1) + "\n")
+    write_whole(path, json.dumps(result, indent=1) + "\n")
     if pictures:
         write_folder_whole(network.examples, pictures)
-    elif network.examples.is_dir():  # of an earlier validation
+    elif path == network.validation and network.examples.is_dir():  # of an earlier validation
         shutil.rmtree(network.examples, ignore_errors=True)
 
 
-def read_kept(network: Network, key: str) -> dict[str, Any] | None:
-    """Return a variant's results if they bear the seal of ``key`` and their pictures are there."""
-    result = read_sealed_json(network.validation, key)
+def read_kept(network: Network, path: Path, key: str) -> dict[str, Any] | None:
+    """Return the results in ``path`` if they bear the seal of ``key`` and have their pictures."""
+    result = read_sealed_json(path, key)
     if result is None:
         return None
     try:
@@ -42,9 +43,13 @@ def read_kept(network: Network, key: str) -> dict[str, Any] | None:
     return result
 
 
-def read_results(network: Network) -> dict[str, Any]:
-    """Read a variant's validation results; raises ReportError if they are missing or unreadable."""
-    path = network.validation
+def read_results(network: Network, path: Path | None = None) -> dict[str, Any]:
+    """Read a variant's validation results, by default those in the default runtime.
+
+    Raises:
+        ReportError: they are missing or unreadable.
+    """
+    path = path or network.validation
     remedy = f"run 'deploy validate {network.name}'"
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -57,7 +62,8 @@ def read_results(network: Network) -> dict[str, Any]:
             f"{path} has schema {content['schema']}, but this version reads {SCHEMA}: {remedy} "
             "again"
         )
-    if problem := find_problem(content, VALIDATION):
+    form = VALIDATION if path == network.validation else ELSEWHERE
+    if problem := find_problem(content, form):
         raise ReportError(f"{path} {problem}: {remedy} again")
     if content["name"] != network.name:
         raise ReportError(f"{path} holds the results of {content['name']!r}: {remedy} again")

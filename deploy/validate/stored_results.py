@@ -81,6 +81,7 @@ _FIGURES = {
     "pixel_accuracy": _SHARE,
     "cosine": _SHARE,
     "int8_convolutions": _or_null(_list_of(is_count, 2)),
+    "footprint": _or_null(_dict_of(is_count)),
     "size_bytes": is_count,
     "sha256": _or_null(is_text),
 }
@@ -123,6 +124,7 @@ VALIDATION: Mapping[str, Check] = {
     "name": is_text,
     "command": _or_null(is_text),
     "runtime": _or_null(is_text),
+    "soc": _or_null(is_text),
     "exact_options": _or_null(is_text),
     "dataset": _record(
         {
@@ -157,6 +159,11 @@ VALIDATION: Mapping[str, Check] = {
     "results": _dict_of(_record(_FIGURES)),
     "layers": _or_null(_record(_LAYERS)),
     "examples": _or_null(_record(_EXAMPLES)),
+}
+# In another runtime: an emulator's time says nothing.
+ELSEWHERE: Mapping[str, Check] = {
+    **VALIDATION,
+    "results": _dict_of(_record({**_FIGURES, "latency_ms": _or_null(is_positive)})),
 }
 
 

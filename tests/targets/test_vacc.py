@@ -199,7 +199,7 @@ def test_vacc_options_that_are_wrong_are_refused(
 def test_vacc_options_elsewhere_are_refused(
     model: Path, voc_root: Path, asked: dict[str, Any]
 ) -> None:
-    with pytest.raises(DeployError, match="is not for target ort: its graph is quantized"):
+    with pytest.raises(DeployError, match="is not for target ort: deploy quantizes its graph"):
         deploy.quantize([str(model)], voc_root=voc_root, **asked)
     with pytest.raises(DeployError, match="is for INT8, which is not asked for: add --int8"):
         write(model, voc_root, fp16=True, int8=False, **asked)
