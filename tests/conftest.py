@@ -98,16 +98,14 @@ def bundled_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     root, out = write_scenes(folder / "scenes", train=2, val=1, seed=1), folder / "artifacts"
     deploy.export(models.DEFAULT_VARIANT, out=out, input_size=(64, 96))
-    for target in ("ort", "openvino", "tensorrt", "vacc"):
-        deploy.quantize(
-            [models.DEFAULT_VARIANT],
-            fp16=target in ("ort", "vacc"),
-            target=target,
-            recipe=RecipeName.PLAIN,
-            images=2,
-            voc_root=root,
-            out=out,
-        )
+    deploy.quantize(
+        [models.DEFAULT_VARIANT],
+        target=["ort", "openvino", "tensorrt", "qnn", "vacc"],
+        recipe=RecipeName.PLAIN,
+        images=2,
+        voc_root=root,
+        out=out,
+    )
     return out
 
 

@@ -23,7 +23,7 @@ from deploy.store.files import replacing
 from deploy.store.reuse import stage_key
 
 Arrays = dict[str, NDArray[Any]]
-KEY, CONTENT, GAINS = "key", "content_sha256", "gain_db"  # of the file's metadata
+METADATA = "deploy"  # one entry: the order of several is not the same in every file
 WEIGHT, BIAS = "weight:", "bias:"  # before a node's name
 
 
@@ -73,13 +73,13 @@ def _read(path: Path, key: str, weights: Mapping[str, QuantizedWeight]) -> Impro
 
     arrays: Arrays = {}
     with suppress(OSError, SafetensorError, ValueError), safe_open(path, "np") as file:
-        metadata = file.metadata() or {}
-        if metadata.get(KEY) != key:
+        metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+        if metadata.get("key") != key:
             return None
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get(CONTENT) != _arrays_sha256(arrays):
+        if metadata["content_sha256"] != _arrays_sha256(arrays):
             return None
-        gains = json.loads(metadata.get(GAINS, "{}"))
+        gains = metadata["gain_db"]
         changed = _named(arrays, WEIGHT)
         return ImprovedWeights(
             weights={
@@ -105,13 +105,10 @@ def _write(
         if not np.array_equal(weight.q, nearest[name].q)
     }
     arrays |= {f"{BIAS}{name}": bias for name, bias in improved.biases.items()}
-    metadata = {
-        KEY: key,
-        CONTENT: _arrays_sha256(arrays),
-        GAINS: json.dumps(improved.gain_db),
-    }
+    content = _arrays_sha256(arrays)
+    metadata = {"key": key, "content_sha256": content, "gain_db": improved.gain_db}
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata)
+        save_file(arrays, temporary, {METADATA: json.dumps(metadata)})
 
 
 def _named(arrays: Arrays, prefix: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    *("refinenet-deploy", "torch", "onnx", "onnxruntime", "openvino", "nncf", "onnxsim"),
-    *("numpy", "pillow"),
+    *("refinenet-deploy", "torch", "onnx", "onnxruntime", "onnxruntime-qnn", "openvino", "nncf"),
+    *("onnxsim", "numpy", "pillow"),
 )
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 

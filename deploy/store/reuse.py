@@ -25,8 +25,8 @@ from deploy.graph.reading import read_graph
 
 SEAL = "stage_sha256"
 LIBRARIES = (
-    *("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "onnxsim", "openvino", "pillow"),
-    "torch",
+    *("nncf", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-qnn", "onnxscript"),
+    *("onnxsim", "openvino", "pillow", "torch"),
 )
 
 

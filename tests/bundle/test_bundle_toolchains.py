@@ -18,10 +18,12 @@ import pytest
 from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_config
 from google.protobuf import text_format
 from results import validation
+from toolchains import needs_qnn
 
 import deploy
 from deploy.calibration.record import file_sha256
 from deploy.calibration.scenes import write_scenes
+from deploy.errors import DeployError
 from deploy.export.interface import Interface
 from deploy.graph.reading import read_graph
 from deploy.runtimes.openvino import openvino_core
@@ -230,3 +232,32 @@ def test_vaccs_figures_are_said_to_be_the_float_graphs(
         assert "recipe fast. Neither it nor what VACC makes of it was measured.\n" in text()
         assert "Accuracy: of the float graph: mIoU " in text()
         assert "ranges.json" in names(tmp_path / "bundle")
+
+
+@needs_qnn
+@pytest.mark.slow
+def test_htps_contexts_are_of_each_chip_and_run(bundled_artifacts: Path, tmp_path: Path) -> None:
+    written = deploy.bundle(
+        VARIANT,
+        Toolchain.QNN,
+        socs=["sm8650", "sm8350"],
+        folder=tmp_path / "bundle",
+        out=bundled_artifacts,
+    )
+    assert names(written.path) == COMMON | {
+        "model.onnx",
+        *(
+            f"contexts/{chip}{end}"
+            for chip in ("sm8350", "sm8650")
+            for end in (".onnx", "_qnn.bin")
+        ),
+    }
+    for chip in ("sm8350", "sm8650"):
+        result = check(written.path, chip)
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert "sm8650 (v75), sm8350 (v68)" in (written.path / "README.md").read_text()
+
+
+def test_a_chip_of_a_toolchain_that_knows_none_is_one_line(bundled_artifacts: Path) -> None:
+    with pytest.raises(DeployError, match=r"^OpenVINO is not compiled for single chips here"):
+        deploy.bundle(VARIANT, Toolchain.OPENVINO, socs=["sm8550"], out=bundled_artifacts)

@@ -88,7 +88,7 @@ def test_report_shows_each_drop_with_its_interval(tmp_path: Path) -> None:
     drops = "61.09 61.09 0.00 [−2.05, 1.71] 61.10 −0.01 [−2.06, 1.70] 59.35 1.74 [−0.31, 3.45]"
     assert f"{drops} 97.15 [94.25, 100.51] 76.2 74.48, 72.84" in text
     content = json.loads((tmp_path / "report.json").read_text())
-    assert content["schema"] == 4
+    assert content["schema"] == 5
     drop = content["variants"]["rf-lw-mbv2"]["results"]["int8"]["miou_drop"]
     assert drop == pytest.approx(COST)
 

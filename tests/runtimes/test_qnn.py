@@ -1,6 +1,5 @@
 """Qualcomm's HTP, in its emulator where onnxruntime-qnn is installed."""
 
-import importlib.util
 from importlib import metadata
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import quantized, refine_model, run
+from toolchains import needs_qnn
 
 from deploy.errors import DeployError, GraphError
 from deploy.quantize.rewrite import rewrite
@@ -17,10 +17,6 @@ from deploy.runtimes.qnn_chips import CHIPS, DEFAULT_CHIP
 from deploy.runtimes.runner import Runtime
 from deploy.targets import PROFILES
 
-needs_qnn = pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None,
-    reason="onnxruntime-qnn is not installed: pip install '.[qnn]'",
-)
 SIZE = (1, 3, 16, 16)
 DUMP = {
     "graph": {

@@ -12,7 +12,7 @@ from deploy.graph.graph import Graph
 from deploy.graph.reading import read_graph
 from deploy.quantize.fp16 import convert_fp16
 from deploy.runtimes.onnxruntime import OnnxRunner
-from deploy.runtimes.open import open_graph
+from deploy.runtimes.open import BACKENDS, open_graph
 from deploy.runtimes.openvino import OpenVinoRunner, openvino_core
 from deploy.runtimes.runner import Runner, Runtime
 from deploy.targets import PROFILES
@@ -123,13 +123,13 @@ def test_openvino_that_is_not_installed_is_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(DeployError, match="OpenVINO is not installed: run 'pip install openvino'"):
-        open_graph(saved, Runtime.OPENVINO)
+        open_graph(saved, BACKENDS[Runtime.OPENVINO])
 
 
 def test_open_graph_half_is_emulated_by_onnxruntime_and_timed_in_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     onnx.save(convert_fp16(Graph(refine_model()), {}).model, tmp_path / "half.onnx")
-    runner = open_graph(tmp_path / "half.onnx", Runtime.OPENVINO)
+    runner = open_graph(tmp_path / "half.onnx", BACKENDS[Runtime.OPENVINO])
     assert isinstance(runner, OnnxRunner)
     assert isinstance(runner.timed, OpenVinoRunner)
     assert counts(runner.timed) == (0, 4)
@@ -144,15 +144,17 @@ def counts(runner: Runner) -> tuple[int, int]:
 
 @pytest.mark.parametrize("runtime", Runtime)
 def test_convolutions_of_a_float_graph_are_none_in_8_bits(saved: Path, runtime: Runtime) -> None:
-    if runtime is Runtime.OPENVINO:
-        pytest.importorskip("openvino")
-    assert counts(open_graph(saved, runtime)) == (0, 4)
+    for name, package in ((Runtime.OPENVINO, "openvino"), (Runtime.QNN, "onnxruntime_qnn")):
+        if runtime is name:
+            pytest.importorskip(package)
+    assert counts(open_graph(saved, BACKENDS[runtime])) == (0, 4)
 
 
 # onnxruntime's kernels want Q/DQ on every result and 32-bit biases: the profiles for others lack
 # them. It runs S8S8 in integers on ARM alone; OpenVINO computes in float where activations are
 # signed and their zero point is not 0.
 RUNS_IN_8_BITS = [
+    (Runtime.QNN, "qnn"),
     *((Runtime.ONNXRUNTIME, name) for name in ("ort", "ort-avx2", "qnn")),
     *((Runtime.OPENVINO, name) for name in PROFILES if name != "ort-arm"),
 ]
@@ -162,8 +164,10 @@ RUNS_IN_8_BITS = [
 def test_convolutions_are_all_in_8_bits(runtime: Runtime, target: str, tmp_path: Path) -> None:
     if runtime is Runtime.OPENVINO:
         pytest.importorskip("openvino")
+    if runtime is Runtime.QNN:
+        pytest.importorskip("onnxruntime_qnn")
     onnx.save(quantized(refine_model(), [IMAGE], target), tmp_path / "int8.onnx")
-    runner = open_graph(tmp_path / "int8.onnx", runtime)
+    runner = open_graph(tmp_path / "int8.onnx", BACKENDS[runtime])
     assert counts(runner) == (4, 4)
     np.testing.assert_allclose(runner(IMAGE), run(refine_model(), IMAGE)[0], atol=0.5)
 

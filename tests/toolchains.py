@@ -1,0 +1,10 @@
+"""Vendors' toolchains that tests run where they are installed."""
+
+import importlib.util
+
+import pytest
+
+needs_qnn = pytest.mark.skipif(
+    importlib.util.find_spec("onnxruntime_qnn") is None,
+    reason="onnxruntime-qnn is not installed: pip install '.[qnn]' (Qualcomm's licence)",
+)
