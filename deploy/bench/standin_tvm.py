@@ -28,7 +28,7 @@ from deploy.models import DEFAULT_VARIANT
 from deploy.progress import ConsoleProgress
 from deploy.quantize.calibration_source import CalibrationSource
 from deploy.runtimes.onnxruntime import OnnxRunner
-from deploy.store.artifacts import DEFAULT_OUT, resolve_network
+from deploy.store.artifacts import DEFAULT_OUT
 from deploy.store.environment import describe_environment
 from deploy.store.other_python import find_python, make_environment
 from deploy.validate.metrics import logits_sqnr
@@ -43,16 +43,17 @@ def bench(
     """Quantize the plain float graph and the carrier by TVM; compare with the float graph.
 
     Args:
-        variant: its id; exported before, with ``--fit squash``.
+        variant: its id.
         calibrating: how many images of train TVM sees.
         images: how many the carrier is made with.
         limit: how many images of val evaluate.
         python: an interpreter with hhb-tvm; by default one is made, by way of Python 3.10.
-        out: the folder of the artifacts.
+        out: the folder of the artifacts; these are in ``standin`` there.
     """
+    out = out / "standin"
+    fp32 = deploy.export(variant, out=out, fit=Fit.SQUASH, progress=ConsoleProgress()).path
     samples = CalibrationSource.find(None, "train", images).samples
     evaluated = pick(read_split(find_voc_root(), "val"), limit)
-    fp32 = resolve_network(variant, out).fp32
     size = Graph(read_graph(fp32)).input_size
     inputs = _inputs(evaluated, size)
     runner = OnnxRunner(fp32)
@@ -64,7 +65,7 @@ def bench(
         np.save(folder / "images.npy", inputs)
         for carrier in (False, True):
             graph = _graph(variant, carrier, images, out)
-            for mode, logits in _quantized(python, graph, folder).items():
+            for mode, logits in quantized_by_tvm(python, graph, folder).items():
                 figures = compare(reference, list(logits))
                 print(json.dumps({"carrier": carrier, "mode": mode, **figures}), flush=True)
     print(json.dumps(describe_environment()))
@@ -97,10 +98,10 @@ def _graph(variant: str, carrier: bool, images: int, out: Path) -> Path:
     return written.path / "fp32.onnx"
 
 
-def _quantized(python: Path, graph: Path, folder: Path) -> dict[str, NDArray[Any]]:
+def quantized_by_tvm(python: Path, graph: Path, folder: Path) -> dict[str, NDArray[Any]]:
     """Return the logits (N, C, h, w) by how TVM quantized the graph."""
     paths = [graph, *(folder / n for n in ("calibration.npy", "images.npy", "logits.npz"))]
-    done = subprocess.run([python, WORKER, *paths], check=False, stderr=sys.stderr)
+    done = subprocess.run([python, "-I", WORKER, *paths], check=False, stderr=sys.stderr)
     if done.returncode:
         raise DeployError(f"TVM failed on {graph} with exit code {done.returncode}, see above")
     with np.load(paths[-1]) as archive:

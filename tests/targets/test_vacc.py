@@ -139,6 +139,25 @@ def test_vacc_graph_is_of_opset_11_with_the_same_numbers(model: Path, voc_root: 
     assert metadata == {"float_file_sha256": file_sha256(model)}
 
 
+@pytest.mark.parametrize("version", [9, 11, 13, 18, 21])
+def test_vacc_takes_graphs_of_any_opset(model: Path, voc_root: Path, version: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Conv", ["image", "w"], ["c"], name="conv"),
+        onnx.helper.make_node("Relu", ["c"], ["logits"], name="relu"),
+    ]
+    onnx.save(make_model(nodes, {"w": weight}, opset=version), model)
+    old = onnx.load(write(model, voc_root) / "fp32.onnx")
+    assert (opset(old), old.ir_version) == (min(version, 11), 6)
+
+
+def test_vacc_graph_that_is_not_valid_is_refused() -> None:
+    spoiled = refine_model()
+    spoiled.graph.node[0].op_type = "Convolution"
+    with pytest.raises(GraphError, match="it is no valid graph of opset 11: No Op registered"):
+        prove_same(refine_model(), spoiled)
+
+
 def test_vacc_graph_of_other_numbers_is_refused() -> None:
     with pytest.raises(GraphError, match="in opset 11 the logits differ by"):
         prove_same(refine_model(), refine_model(seed=1))
