@@ -180,8 +180,9 @@ def linted(result: LintedGraph, *, as_json: bool) -> None:
     for (rule, remedy), lines in by_rule.items():
         print(f"{rule} ({len(lines)}): {remedy}")
         print("\n".join(lines))
-    count = len(result.findings)
-    return print(f"{count} finding{'s'[: count > 1]} for target {result.target} in {result.path}")
+    count, chip = len(result.findings), f", {result.soc}" if result.soc else ""
+    found = f"{count} finding{'s'[: count > 1]} for target {result.target}{chip}"
+    return print(f"{found} in {result.path}")
 
 
 def calibrated(result: CalibrationFile, *, as_json: bool) -> None:

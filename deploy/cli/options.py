@@ -82,6 +82,12 @@ LintTarget = Annotated[
         autocompletion=propose_targets,
     ),
 ]
+LintSoc = Annotated[
+    str | None,
+    typer.Option(
+        "--soc", metavar="NAME", help="A chip of the target (qnn: sm7325, …): its rules as well."
+    ),
+]
 
 VamcEntries = Annotated[
     list[str] | None,

@@ -15,6 +15,7 @@ from deploy.cli.options import (
     Force,
     HeadOption,
     Images,
+    LintSoc,
     LintTarget,
     Out,
     Percentile,
@@ -156,10 +157,11 @@ def quantize(
 def lint(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A QDQ graph.")],
     target: LintTarget = None,
+    soc: LintSoc = None,
     as_json: AsJson = False,
 ) -> None:
     """Check an INT8 graph against the rules of a target; exit code 1 if it breaks any."""
-    result = deploy.lint(model, target)
+    result = deploy.lint(model, target, soc)
     display.linted(result, as_json=as_json)
     if result.findings:
         raise typer.Exit(1)

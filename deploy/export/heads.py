@@ -154,20 +154,23 @@ def _preprocessing(name: str) -> tuple[list[onnx.NodeProto], dict[str, NDArray[A
     """Return what turns bytes (1, H, W, 3) into the normalized (1, 3, H, W), and its constants.
 
     The multiplication and addition are :func:`normalize`'s own, bit for bit. In the first
-    convolution they would not be: its padding is zeros, which the mean is not. TensorRT wants bytes
-    cast to float before anything else.
+    convolution they would not be: its padding is zeros, which the mean is not. Bytes go by way of
+    halves, which hold each of them: TensorRT wants bytes cast to half or float before anything
+    else, and HTP's emulator makes 1.0 of every byte but 0 where they are cast to float at once
+    (onnxruntime-qnn 2.7.0).
     """
     scale, shift = (values.reshape(1, 3, 1, 1) for values in normalization())
-    steps: list[tuple[str, list[str], dict[str, Any]]] = [
-        ("Cast", [], {"to": FLOAT}),
-        ("Transpose", [], {"perm": [0, 3, 1, 2]}),  # N, H, W, C -> N, C, H, W
-        ("Mul", ["preprocessing/scale"], {}),
-        ("Add", ["preprocessing/shift"], {}),
+    steps: list[tuple[str, str, list[str], dict[str, Any]]] = [
+        ("CastHalf", "Cast", [], {"to": TensorProto.FLOAT16}),
+        ("CastFloat", "Cast", [], {"to": FLOAT}),
+        ("Transpose", "Transpose", [], {"perm": [0, 3, 1, 2]}),  # N, H, W, C -> N, C, H, W
+        ("Mul", "Mul", ["preprocessing/scale"], {}),
+        ("Add", "Add", ["preprocessing/shift"], {}),
     ]
     nodes = []
-    for op_type, constant, values in steps:
-        result = NORMALIZED if op_type == "Add" else f"preprocessing/{op_type}_result"
-        label = f"preprocessing/{op_type}"
+    for step, op_type, constant, values in steps:
+        label = f"preprocessing/{step}"
+        result = NORMALIZED if op_type == "Add" else f"{label}_result"
         nodes.append(helper.make_node(op_type, [name, *constant], [result], name=label, **values))
         name = result
     return nodes, {"preprocessing/scale": scale, "preprocessing/shift": shift}

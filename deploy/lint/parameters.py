@@ -8,14 +8,17 @@ from deploy.graph.qdq import Affine
 from deploy.lint.checked import Checked, Problems
 
 # What a target takes besides the activation type of its profile.
-ALSO_ACCEPTED = {"qnn": (np.dtype(np.uint16),), "openvino": (np.dtype(np.int8),)}
+ALSO_ACCEPTED = {
+    "qnn": (np.dtype(np.int8), np.dtype(np.uint16), np.dtype(np.int16)),
+    "openvino": (np.dtype(np.int8),),
+}
 
 
 def activation_types(checked: Checked) -> Problems:
     """Want activations of the target's 8-bit type.
 
     onnxruntime, "Quantize ONNX models": U8S8 on x86, S8S8 on ARM; issue 6732 (S8S8 on x86 slower
-    than float). QNN: unsigned 8 or 16 bits. TensorRT, Vitis: signed.
+    than float). QNN: 8 or 16 bits, seen in its backend. TensorRT, Vitis: signed.
     """
     accepted = (np.dtype(checked.profile.activation), *ALSO_ACCEPTED.get(checked.profile.name, ()))
     for node, affine in checked.activations():
@@ -133,8 +136,7 @@ def weight_ranges(checked: Checked) -> Problems:
 def integer_biases(checked: Checked) -> Problems:
     """Want 32-bit biases with the scale of the input times that of the weight.
 
-    onnxruntime, qdq_selectors.cc (ConvNodeGroupSelector) and QLinearConv; onnxruntime-qnn issue
-    739.
+    onnxruntime, qdq_selectors.cc (ConvNodeGroupSelector) and QLinearConv.
     """
     for node, data, weight in checked.convolutions():
         if len(node.input) < 3 or not node.input[2]:

@@ -6,7 +6,7 @@ nodes in float or in more steps than needed, unless the rule is about accuracy.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -14,7 +14,7 @@ from deploy.errors import GraphError
 from deploy.graph.metadata import SUMMARY, read_metadata
 from deploy.graph.profile import Profile
 from deploy.graph.qdq import QdqGraph
-from deploy.lint import operators, parameters
+from deploy.lint import htp, operators, parameters
 from deploy.lint.checked import Checked, Problems
 
 
@@ -122,8 +122,35 @@ SATURATED_BIAS = Rule(
     "give the channel's weight a larger scale, so that its bias fits",
 )
 
+# Of Qualcomm's HTP.
+HTP_FLOAT_INPUT = replace(FLOAT_INPUT, check=htp.float_inputs)
+HTP_FLOAT_WEIGHT = replace(FLOAT_WEIGHT, check=htp.float_weights)
+HTP_FLOAT_RESULT = replace(FLOAT_RESULT, check=htp.float_results)
+HTP_SEPARATE_ACTIVATION = replace(SEPARATE_ACTIVATION, check=htp.separate_activations)
+HTP_CHANGED_SCALE = replace(
+    CHANGED_SCALE, check=htp.changed_scales, remedy="give its result the scale of its input"
+)
+HTP_WEIGHT_TYPE = replace(WEIGHT_TYPE, check=htp.weight_types)
+HTP_BIAS = Rule(
+    "bias-form", htp.biases, "keep it a float initializer, or store it as int32, scaled as products"
+)
+INTEGER_OPERATOR = Rule(
+    "integer-operator", htp.integer_operators, "put DequantizeLinear before it, Quantize behind it"
+)
+MIXED_TYPES = Rule(
+    "mixed-types", htp.one_type, "quantize all that it takes and gives to the same type"
+)
+DEQUANTIZED_WEIGHT = Rule(
+    "dequantized-weight", htp.dequantized_weights, "store its weight and bias as floats"
+)
+FLOAT_OPERATOR = Rule(
+    "float-operator",
+    htp.float_operators,
+    "this chip refuses it: compute it in 8 bits or outside, or take a chip with half precision",
+)
+
 COMMON = (FLOAT_INPUT, FLOAT_WEIGHT, ACTIVATION_TYPE, ACTIVATION_SCALES, WEIGHT_TYPE, WEIGHT_AXIS)
-# What onnxruntime's kernels ask beyond that, and its QNN provider, which reads the same groups.
+# What onnxruntime's kernels ask beyond that.
 NODE_GROUPS = (
     *COMMON,
     FLOAT_RESULT,
@@ -131,6 +158,24 @@ NODE_GROUPS = (
     CHANGED_SCALE,
     INTEGER_BIAS,
     SATURATED_BIAS,
+    OPSET,
+)
+HTP = (
+    HTP_FLOAT_INPUT,
+    HTP_FLOAT_WEIGHT,
+    HTP_FLOAT_RESULT,
+    HTP_SEPARATE_ACTIVATION,
+    HTP_CHANGED_SCALE,
+    MIXED_TYPES,
+    INTEGER_OPERATOR,
+    DEQUANTIZED_WEIGHT,
+    ACTIVATION_TYPE,
+    ACTIVATION_SCALES,
+    HTP_WEIGHT_TYPE,
+    WEIGHT_AXIS,
+    HTP_BIAS,
+    SATURATED_BIAS,
+    FIXED_SHAPE,
     OPSET,
 )
 

@@ -16,17 +16,21 @@ class LintedGraph:
 
     path: Path
     target: str
+    soc: str | None
     findings: list[Finding]
 
 
-def lint(path: Path, target: str | None = None) -> LintedGraph:
+def lint(path: Path, target: str | None = None, soc: str | None = None) -> LintedGraph:
     """Check a QDQ graph against the rules of a target, by default the one its metadata name.
 
+    Of ``soc``, a chip of the target, the rules are checked as well.
+
     Raises:
-        DeployError: there is no such target.
+        DeployError: there is no such target, or it has no such chip.
         GraphError: the file is no valid graph, or no QDQ graph that can be checked.
     """
     model = read_graph(path)
     target = target or read_metadata(model).get("target", DEFAULT_TARGET)
     with naming(path):
-        return LintedGraph(path=path, target=target, findings=check_graph(model, target))
+        findings = check_graph(model, target, soc)
+    return LintedGraph(path=path, target=target, soc=soc, findings=findings)

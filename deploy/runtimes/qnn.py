@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 
 from deploy.calibration.preprocess import Float32Array
-from deploy.errors import DeployError
+from deploy.errors import DeployError, GraphError
 from deploy.runtimes.qnn_chips import CHIPS, DEFAULT_CHIP, Chip
 from deploy.runtimes.runner import (
     Backend,
@@ -79,15 +79,10 @@ class QnnRunner:
 
     def execution(self) -> Execution:
         """Return what the backend's own dump says of the graph, and its log of memory."""
-        found = describe(self._dumps())
+        found = describe(_dumps(self._worker))
         sizes = [path.stat().st_size for path in _contexts(self._worker, self.chip)]
         footprint = read_footprint(self._worker.log()) | {"context_bytes": sum(sizes)}
         return replace(found, footprint=footprint)
-
-    def _dumps(self) -> list[Dump]:
-        paths = self._worker.folder.glob("*.json")
-        contents = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(paths)]
-        return [content for content in contents if "graph" in content]
 
 
 def compile_context(model: onnx.ModelProto, chip: Chip) -> dict[str, bytes]:
@@ -119,12 +114,33 @@ def _compile(path: Path, chip: Chip) -> tuple[Worker, dict[str, Any]]:
             soc=chip.soc_model,
             context=str(worker.folder / f"{chip.name}.onnx"),
         )
+        _refuse_floats(path, chip, describe(_dumps(worker)))
     except WorkerError as error:
         raise cannot("load", worker.name, str(path), error) from None
     except BaseException:
         worker.close()
         raise
     return worker, ports
+
+
+def _refuse_floats(path: Path, chip: Chip, execution: Execution) -> None:
+    """Refuse what a chip without half precision would; the backend is not told of each of them."""
+    others = [name for names in execution.float_nodes.values() for name in names]
+    in_float = [*execution.float_convolutions, *others]
+    if in_float and not chip.has_half:
+        raise GraphError(
+            f"{chip.name} computes no floats, which {path} has ({in_float[0]}): 'deploy lint "
+            f"--target qnn --soc {chip.name}' names each"
+        )
+
+
+def _dumps(worker: Worker) -> list[Dump]:
+    """Return the backend's own dump of each partition."""
+    contents = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(worker.folder.glob("*.json"))
+    ]
+    return [content for content in contents if "graph" in content]
 
 
 def _contexts(worker: Worker, chip: Chip) -> list[Path]:

@@ -80,11 +80,17 @@ def find_profile(name: str) -> Profile:
     return profile
 
 
-def lint(model: onnx.ModelProto, target: str) -> list[Finding]:
-    """Return every rule of an accelerator that a QDQ graph breaks, node by node.
+def lint(model: onnx.ModelProto, target: str, soc: str | None = None) -> list[Finding]:
+    """Return every rule of an accelerator, or of a chip with one, that a QDQ graph breaks.
 
     Raises:
-        DeployError: there is no such target.
+        DeployError: there is no such target, or it has no such chip.
         GraphError: as :func:`deploy.lint.rules.check`.
     """
-    return check(model, find_profile(target), find_accelerator(target).rules)
+    profile, accelerator = find_profile(target), find_accelerator(target)
+    if soc is not None and soc not in accelerator.chips:
+        known = ", ".join(accelerator.chips)
+        remedy = f"choose one of {known}" if known else "leave --soc out"
+        raise DeployError(f"target {target} has no chip {soc!r}: {remedy}")
+    own = () if soc is None else accelerator.chips[soc]
+    return check(model, profile, (*accelerator.rules, *own))

@@ -107,6 +107,7 @@ class Accelerator:
     source: str  # where profile and rules come from
     profile: Profile | None = None  # the form of its INT8 graph; None: it quantizes by itself
     rules: tuple[Rule, ...] = ()  # that its INT8 graph must keep
+    chips: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)  # more rules, chip by chip
     executed_by: Runtime | None = None  # here, in its own arithmetic; None: nothing here can
     on_arm: bool = False  # of a runtime that has forms of its own for ARM processors, that one
     also_for: frozenset[str] = frozenset()  # others that compute its graph in integers, too

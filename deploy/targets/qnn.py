@@ -1,9 +1,9 @@
 """Qualcomm's HTP, by onnxruntime's QNN execution provider."""
 
 from deploy.graph.profile import Profile
-from deploy.lint.rules import FIXED_SHAPE, NODE_GROUPS
+from deploy.lint.rules import FLOAT_OPERATOR, HTP
 from deploy.runtimes.qnn import compile_context, find_chip
-from deploy.runtimes.qnn_chips import DEFAULT_CHIP
+from deploy.runtimes.qnn_chips import CHIPS, DEFAULT_CHIP
 from deploy.runtimes.runner import Runtime
 from deploy.targets.accelerator import Accelerator, Bundled, Files, Part, Toolbox
 from deploy.targets.vendors import VendorQuantizer, onnxruntime_qnn
@@ -35,9 +35,10 @@ def bundle(bundled: Bundled) -> Part:
 QNN = Accelerator(
     name="qnn",
     runtime="Qualcomm HTP by onnxruntime's QNN execution provider",
-    source="onnxruntime, 'QNN Execution Provider'; onnxruntime-qnn issue 739",
+    source="onnxruntime, 'QNN Execution Provider'; what its backend refuses, onnxruntime-qnn 2.7.0",
     profile=Profile(name="qnn"),
-    rules=(*NODE_GROUPS, FIXED_SHAPE),
+    rules=HTP,
+    chips={name: () if chip.has_half else (FLOAT_OPERATOR,) for name, chip in CHIPS.items()},
     executed_by=Runtime.QNN,
     vendor=VendorQuantizer(
         label="onnxruntime's QNN configuration, MinMax, s8 weights per channel",

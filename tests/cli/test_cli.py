@@ -219,6 +219,26 @@ def test_lint_prints_clean_or_each_finding_with_its_remedy(
     }
 
 
+def test_lint_of_a_chip_names_what_it_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)
+    model = quantized(refine_model(), [image], "qnn", frozenset({"conv2"}))
+    set_metadata(model, {"target": "qnn", "kept_float": '["conv2"]'})
+    path = tmp_path / "int8-qnn.onnx"
+    onnx.save(model, path)
+    assert run_main(["lint", str(path)], monkeypatch, capsys) == (0, "clean\n", "")
+    code, out, err = run_main(["lint", str(path), "--soc", "sm7325"], monkeypatch, capsys)
+    assert (code, err) == (1, "")
+    assert out.splitlines()[1:] == [
+        "  conv2 weight w2 is float",
+        f"1 finding for target qnn, sm7325 in {path}",
+    ]
+    code, out, err = run_main(["lint", str(path), "--soc", "sm1"], monkeypatch, capsys)
+    assert (code, out) == (1, "")
+    assert "target qnn has no chip 'sm1': choose one of" in err
+
+
 def test_export_prints_the_difference_and_the_operators(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,7 +106,7 @@ def test_wrap_fp32_gives_what_torch_and_our_steps_give(
     added.subtract(count_ops(plain))
     expected = Counter({Head.LOGITS: [], Head.UPSAMPLED: ["Resize"], Head.LABELS: LABELS}[head])
     if interface.embed_preprocessing:
-        expected.update(["Cast", "Transpose", "Mul", "Add"])
+        expected.update(["Cast", "Cast", "Transpose", "Mul", "Add"])  # by way of half, for HTP
     assert +added == expected
 
 
