@@ -49,52 +49,66 @@ class LeversFolder:
         images: Sequence[Float32Array],
         **settings: Any,
     ) -> ImprovedWeights:
-        """Return what improve_weights does, from disk if it was done before."""
-        key = stage_key(
-            "levers",
-            graph=graph_sha256(graph.model),
-            weights=_weights_sha256(weights),
-            images=_sha256(images),
-            **settings,
+        """Return what improve_weights does, from disk what was done before."""
+        circumstances = stage_key(
+            "levers", graph=graph_sha256(graph.model), images=_sha256(images), **settings
         )
-        paths = [] if self.force else sorted(self.path.parent.glob("levers-*.safetensors"))
-        for path in paths:
-            found = _read(path, key, weights)
-            if found is not None:
-                return found
-        improved = improve_weights(graph, weights, images, **settings)
-        _write(self.path, key, weights, improved)
+        keys = {
+            name: f"{circumstances} {_sha256([weight.q, weight.scale])}"
+            for name, weight in weights.items()
+        }
+        known = ImprovedWeights(weights={}, biases={}, gain_db={})
+        for path in [] if self.force else sorted(self.path.parent.glob("levers-*.safetensors")):
+            known = _joined(known, _read(path, keys, weights))
+        lacking = keys.keys() - known.weights.keys()
+        if not lacking:
+            return known
+        made = improve_weights(graph, weights, images, **settings, only=lacking)
+        improved = _joined(known, made)
+        _write(self.path, keys, weights, improved)
         return improved
 
 
-def _read(path: Path, key: str, weights: Mapping[str, QuantizedWeight]) -> ImprovedWeights | None:
-    """Return what is in a file if it is of that key and whole."""
+def _joined(one: ImprovedWeights, other: ImprovedWeights) -> ImprovedWeights:
+    return ImprovedWeights(
+        weights=one.weights | other.weights,
+        biases=one.biases | other.biases,
+        gain_db=one.gain_db | other.gain_db,
+    )
+
+
+def _read(
+    path: Path, keys: Mapping[str, str], weights: Mapping[str, QuantizedWeight]
+) -> ImprovedWeights:
+    """Return what a file has of the convolutions with these keys; nothing if it is not whole."""
     from safetensors import SafetensorError, safe_open
 
-    arrays: Arrays = {}
-    with suppress(OSError, SafetensorError, ValueError), safe_open(path, "np") as file:
-        metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-        if metadata.get("key") != key:
-            return None
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata["content_sha256"] != _arrays_sha256(arrays):
-            return None
-        gains = metadata["gain_db"]
-        changed = _named(arrays, WEIGHT)
-        return ImprovedWeights(
-            weights={
-                name: QuantizedWeight(q=changed.get(name, weights[name].q), scale=weight.scale)
-                for name, weight in weights.items()
-                if name in gains
-            },
-            biases=_named(arrays, BIAS),
-            gain_db=gains,
-        )
-    return None
+    with suppress(OSError, SafetensorError, ValueError, KeyError), safe_open(path, "np") as file:
+        metadata = json.loads(file.metadata()[METADATA])
+        gains = {
+            n: metadata["gain_db"][n] for n, key in metadata["keys"].items() if keys.get(n) == key
+        }
+        arrays = {name: file.get_tensor(name) for name in file.keys()} if gains else {}  # noqa: SIM118
+        if gains and metadata["content_sha256"] == _arrays_sha256(arrays):
+            changed, biases = _named(arrays, WEIGHT), _named(arrays, BIAS)
+            return ImprovedWeights(
+                weights={
+                    name: QuantizedWeight(
+                        q=changed.get(name, weights[name].q), scale=weights[name].scale
+                    )
+                    for name in gains
+                },
+                biases={name: bias for name, bias in biases.items() if name in gains},
+                gain_db=gains,
+            )
+    return ImprovedWeights(weights={}, biases={}, gain_db={})
 
 
 def _write(
-    path: Path, key: str, nearest: Mapping[str, QuantizedWeight], improved: ImprovedWeights
+    path: Path,
+    keys: Mapping[str, str],
+    nearest: Mapping[str, QuantizedWeight],
+    improved: ImprovedWeights,
 ) -> None:
     """Keep what is another than the nearest integers, and the biases."""
     from safetensors.numpy import save_file
@@ -105,20 +119,17 @@ def _write(
         if not np.array_equal(weight.q, nearest[name].q)
     }
     arrays |= {f"{BIAS}{name}": bias for name, bias in improved.biases.items()}
-    content = _arrays_sha256(arrays)
-    metadata = {"key": key, "content_sha256": content, "gain_db": improved.gain_db}
+    metadata = {
+        "content_sha256": _arrays_sha256(arrays),
+        "keys": {name: keys[name] for name in sorted(improved.weights)},
+        "gain_db": {name: improved.gain_db[name] for name in sorted(improved.weights)},
+    }
     with replacing(path) as temporary:
         save_file(arrays, temporary, {METADATA: json.dumps(metadata)})
 
 
 def _named(arrays: Arrays, prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-
-
-def _weights_sha256(weights: Mapping[str, QuantizedWeight]) -> str:
-    parts = {f"{name}.q": weight.q for name, weight in weights.items()}
-    scales = {f"{name}.scale": weight.scale for name, weight in weights.items()}
-    return _arrays_sha256({**parts, **scales})
 
 
 def _arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:

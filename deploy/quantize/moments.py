@@ -1,6 +1,6 @@
 """What the accuracy levers know of a convolution's input: mean and second moment of its patches."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,7 @@ def collect_moments(
     nodes: Sequence[onnx.NodeProto],
     images: Sequence[Float32Array],
     largest: int,
+    only: Collection[str] | None = None,
 ) -> Iterator[Mapping[str, Moments]]:
     """Yield the moments of the inputs of convolutions by node name, a chunk of nodes at a time.
 
@@ -106,9 +107,13 @@ def collect_moments(
         nodes: Conv nodes whose weight is an initializer.
         images: inputs (1, 3, H, W).
         largest: K up to which second moments are collected.
+        only: names of those that are wanted. Patches are drawn for all, so that a node's moments
+            do not depend on which others are wanted.
     """
     for chunk in _chunks(graph, nodes, largest):
-        yield _collect(graph, chunk, images, largest)
+        wanted = {node.name for node in chunk if only is None or node.name in only}
+        if wanted:
+            yield _collect(graph, chunk, images, largest, wanted)
 
 
 def _chunks(
@@ -139,7 +144,11 @@ def _bytes(graph: Graph, name: str) -> int:
 
 
 def _collect(
-    graph: Graph, nodes: list[onnx.NodeProto], images: Iterable[Float32Array], largest: int
+    graph: Graph,
+    nodes: list[onnx.NodeProto],
+    images: Iterable[Float32Array],
+    largest: int,
+    only: Collection[str],
 ) -> dict[str, Moments]:
     weights = {node.name: graph.constants[node.input[1]] for node in nodes}
     geometry = {node.name: ConvGeometry.of(node, weights[node.name]) for node in nodes}
@@ -149,14 +158,16 @@ def _collect(
         session = open_session(model, arena=False)
     names = [output.name for output in session.get_outputs()]
     rng = np.random.default_rng(0)
-    first: dict[str, Any] = dict.fromkeys(weights, 0.0)
-    second: dict[str, Any] = dict.fromkeys(weights, 0.0)
-    count = dict.fromkeys(weights, 0)
+    first: dict[str, Any] = dict.fromkeys(only, 0.0)
+    second: dict[str, Any] = dict.fromkeys(only, 0.0)
+    count = dict.fromkeys(only, 0)
     for image in images:
         values = dict(zip(names, session.run(None, {graph.input.name: image}), strict=True))
         values[graph.input.name] = image
         for node in nodes:
             x = geometry[node.name].patches(values[node.input[0]][0], rng, POSITIONS)
+            if node.name not in only:
+                continue
             first[node.name] = first[node.name] + x.sum(axis=2, dtype=np.float64)
             if x.shape[1] <= largest:
                 second[node.name] += (x @ x.transpose(0, 2, 1)).astype(np.float64)
@@ -169,5 +180,5 @@ def _collect(
             mean=first[name] / count[name],
             second=None if np.isscalar(second[name]) else second[name] / count[name],
         )
-        for name in weights
+        for name in sorted(only)
     }

@@ -1,6 +1,6 @@
 """The accuracy levers that work on weights: how they are rounded, and what biases make up for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,6 +42,7 @@ def improve_weights(
     correct_biases: bool,
     weight_max: int,
     largest: int,
+    only: Collection[str] | None = None,
 ) -> ImprovedWeights:
     """Round weights by ``method`` and correct the biases for the mean error that is left.
 
@@ -60,6 +61,7 @@ def improve_weights(
         weight_max: the largest magnitude of an integer weight.
         largest: values that go into one output, up to which convolutions are rounded by other
             methods than the nearest: their cost grows with the cube.
+        only: names of the convolutions that are wanted, whose results are the same as with all.
     """
     nodes = [node for node in graph.model.graph.node if node.name in weights]
     rounders = ROUNDERS[method]
@@ -67,7 +69,7 @@ def improve_weights(
     gain: dict[str, float] = {}
     biases: dict[str, Float32Array] = {}
     with _one_thread():
-        for moments in collect_moments(graph, nodes, images, largest if rounders else 0):
+        for moments in collect_moments(graph, nodes, images, largest if rounders else 0, only):
             for node in (n for n in nodes if n.name in moments):
                 weight, known = (
                     graph.constants[node.input[1]].astype(np.float64),

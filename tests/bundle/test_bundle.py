@@ -35,6 +35,7 @@ OWN = {
     Toolchain.TRITON: TRITON,
     Toolchain.OPENVINO: {"model.xml", "model.bin"},
     Toolchain.TENSORRT: {"model.onnx", "build.sh", "golden-input.bin"},
+    Toolchain.QNN: {"model.onnx", "contexts/sm8550.onnx", "contexts/sm8550_qnn.bin"},
     Toolchain.VACC: {
         *("fp32.onnx", "compile.yaml", "preprocess.json", "images.sha256"),
         *(f"images/scene_1_train_00000{i}.jpg" for i in range(2)),
@@ -46,7 +47,10 @@ OWN = {
 def test_bundle_is_complete_and_its_checksums_hold(
     toolchain: Toolchain, bundled_artifacts: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("openvino")
+    if toolchain is Toolchain.OPENVINO:
+        pytest.importorskip("openvino")
+    if toolchain is Toolchain.QNN:
+        pytest.importorskip("onnxruntime_qnn")
     folder = make(bundled_artifacts, tmp_path, toolchain)
     assert names(folder) == COMMON | OWN[toolchain]
     listed = [line.split("  ", 1)[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]

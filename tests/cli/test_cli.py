@@ -182,7 +182,8 @@ def test_int8_alone_exports_the_default_variant_first(
     assert code == 0
     folder = tmp_path / "artifacts" / VARIANT
     names = {p.name for p in folder.iterdir()}
-    assert names == {"fp32.onnx", "int8.onnx", "calibration.json"}
+    levers = "levers-127-channel-int32.safetensors"
+    assert names == {"fp32.onnx", "int8.onnx", "calibration.json", levers}
     assert out.startswith(f"{VARIANT} int8: artifacts/{VARIANT}/int8.onnx")
     assert "128 nodes in int8, 0 stay float" in out
     assert "calibrate rf-lw-mbv2" in err

@@ -87,6 +87,7 @@ def test_quantize_writes_both_graphs_and_the_calibration(quantized: Path) -> Non
         "fp16.onnx",
         "int8.onnx",
         "calibration.json",
+        "levers-127-channel-int32.safetensors",
     }
     calibration = read_calibration(folder / "calibration.json")
     assert [image.name for image in calibration.key.images] == [f"train_{i}" for i in range(6)]
@@ -309,7 +310,7 @@ def test_report_of_results_of_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / VARIANT / "validation.json"
     path.parent.mkdir()
     path.write_text(json.dumps(validation() | {"schema": 1}))
-    with pytest.raises(ReportError, match=r"has schema 1, .* reads 4: run 'deploy validate"):
+    with pytest.raises(ReportError, match=r"has schema 1, .* reads 5: run 'deploy validate"):
         deploy.report([VARIANT], out=tmp_path)
 
 

@@ -109,3 +109,31 @@ def test_a_damaged_file_is_made_anew(
     assert_same(first, improve(tmp_path, "ort", images))
     assert len(pulls) == 2
     assert path.read_bytes() == whole
+
+
+def test_what_differs_alone_is_made_and_is_what_all_would_give(
+    tmp_path: Path, images: list[np.ndarray], pulls: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    real = kept_levers.improve_weights
+
+    def noted(*arguments: object, **settings: object) -> ImprovedWeights:
+        asked.append(settings["only"])
+        return real(*arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kept_levers, "improve_weights", noted)
+    weights = weights_for("ort")
+    first, second, *_ = weights
+    changed = weights | {
+        second: QuantizedWeight(q=weights[second].q // 2, scale=2 * weights[second].scale)
+    }
+    for folder in ("both", "alone"):
+        for given in (weights, changed) if folder == "both" else (changed,):
+            levers = LeversFolder(tmp_path / folder, PROFILES["ort"])
+            found = levers.improve(GRAPH, given, images, **SETTINGS)
+        if folder == "both":
+            expected, kept = found, levers.path.read_bytes()
+    assert asked == [weights.keys(), {second}, weights.keys()]
+    assert_same(expected, found)
+    assert levers.path.read_bytes() == kept
+    assert first in found.weights
