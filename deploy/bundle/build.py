@@ -122,13 +122,15 @@ def _find_graph(
     """Return the plain graph to bundle; raises DeployError with what makes it if it is missing."""
     name = str(target.given or target.name)
     if accelerator.profile is None:
-        if precision is not Precision.INT8 or not interface.is_plain:
+        made = accelerator.hand_over.precisions if accelerator.hand_over else ()
+        if precision not in made or not interface.is_plain:
+            precisions = " or ".join(each.upper() for each in made)
             raise DeployError(
-                f"{accelerator.runtime} makes INT8 of the plain float graph: leave out other "
-                "options"
+                f"{accelerator.runtime} makes {precisions} of the plain float graph: leave out "
+                "other options"
             )
-        path = target.handed_over(accelerator.name) / "fp32.onnx"
-        command = f"deploy quantize {name} --int8 --target {accelerator.name}"
+        path = target.handed_over(accelerator.folder(precision)) / "fp32.onnx"
+        command = f"deploy quantize {name} --{precision} --target {accelerator.name}"
     elif precision is Precision.INT8:
         path = target.graph(int8_name(accelerator.name))
         command = f"deploy quantize {name} --int8 --target {accelerator.name}"

@@ -1,12 +1,11 @@
 """README.md of a bundle: what it is, how to start and to check it, what it scored."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from deploy.bundle.contents import Contents
 from deploy.calibration.record import file_sha256
-from deploy.graph.metadata import read_metadata
+from deploy.graph.metadata import CARRIER, FLOAT_FILE, read_metadata
 from deploy.report.figures import data_set, is_drawn, percent
 from deploy.targets.accelerator import Part
 from deploy.targets.render import render
@@ -42,27 +41,53 @@ def readme(
         model=description,
         toolchain=toolchain,
         classes=len(contents.classes),
-        file=contents.path.name,
+        made=_made(contents, toolchain),
         weights="random parameters" if weights == "random" else f"parameters: {weights}",
         embedded=contents.interface.embed_preprocessing,
         meaning=MEANINGS[description["output"]["head"]],
         part=part,
-        accuracy=_accuracy(contents.path, weights, results),
+        accuracy=_accuracy(contents, toolchain, results),
     )
 
 
-def _accuracy(path: Path, weights: str, measured: Sequence[Mapping[str, Any]]) -> str:
-    """Say what validation measured of this very file."""
-    if weights == "random":
+def _made(contents: Contents, toolchain: str) -> str:
+    """Say what the graph is: in the bundle's precision, or what a toolchain makes that of."""
+    file, precision = contents.path.name, contents.precision.upper()
+    if FLOAT_FILE not in read_metadata(contents.plain):
+        return f"{precision}, made by deploy from `{file}`"
+    return f"`{file}`, a float graph made by deploy, of which {toolchain} makes {precision}"
+
+
+def _accuracy(contents: Contents, toolchain: str, measured: Sequence[Mapping[str, Any]]) -> str:
+    """Say what validation measured, and of which graph: a figure is of the very file it names."""
+    path, metadata = contents.path, read_metadata(contents.plain)
+    if metadata.get("weights") == "random":
         return "none, its parameters are random."
-    sha256 = file_sha256(path)
+    if FLOAT_FILE not in metadata:
+        figures = _figures(path.stem, file_sha256(path), measured)
+        return figures or "not measured; `deploy validate` does it."
+    figures = _figures("fp32", metadata[FLOAT_FILE], measured)
+    made = f"What {toolchain} makes of it in {contents.precision.upper()} was not measured."
+    if CARRIER in metadata:
+        made = (
+            f"This graph is its carrier: weights rounded and biases corrected for 8 bits, recipe "
+            f"{metadata[CARRIER]}. Neither it nor what {toolchain} makes of it was measured."
+        )
+    if figures is None:
+        return f"not measured; `deploy validate` measures the float graph. {made}"
+    same = "" if CARRIER in metadata else ", whose numbers this one gives bit for bit"
+    return f"of the float graph{same}: {figures} {made}"
+
+
+def _figures(name: str, sha256: str, measured: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the figures of a graph's file, or None where that file was not measured."""
     found = [
         (results, scores)
         for results in measured
-        if (scores := results["results"].get(path.stem)) and scores["sha256"] == sha256
+        if (scores := results["results"].get(name)) and scores["sha256"] == sha256
     ]
     if not found:
-        return "not measured; `deploy validate` does it."
+        return None
     results, scores = found[0]
     data = results["dataset"]
     torch = results["results"].get("torch", {}).get("miou")

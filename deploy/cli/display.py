@@ -106,10 +106,11 @@ def quantized(results: Sequence[QuantizedGraph | HandedFolder], *, as_json: bool
         return print_json([asdict(result) for result in results])
     for result in results:
         if isinstance(result, HandedFolder):
+            graph = f"carrier by recipe {result.recipe}" if result.recipe else "graph"
+            images = f", {result.images} images, calibrate_mode {result.calibrate_mode}"
             print(
                 f"{result.target} {result.path.name}: {result.path}  "
-                f"({result.size_bytes / 1e6:.1f} MB: graph, {result.images} images, "
-                f"calibrate_mode {result.calibrate_mode})"
+                f"({result.size_bytes / 1e6:.1f} MB: {graph}{images * bool(result.images)})"
             )
             continue
         reused = ", calibration reused" if result.calibration_reused else ""

@@ -1,7 +1,8 @@
 """Arguments and options that several commands take."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,6 +89,15 @@ LintSoc = Annotated[
     ),
 ]
 
+VamcEntries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vamc",
+        metavar="KEY=VALUE",
+        help="vacc: one more key of compile.yaml's quantize, its value as JSON. Repeatable.",
+    ),
+]
+
 HeadOption = Annotated[
     Head, typer.Option("--head", help="What the graph beside the plain one gives.")
 ]
@@ -108,6 +118,21 @@ def parse_size(text: str) -> tuple[int, int]:
     if len(parts) not in (1, 2) or not all(map(is_number, parts)):
         raise typer.BadParameter(f"{text!r} is neither a number nor HEIGHTxWIDTH")
     return int(parts[0]), int(parts[-1])
+
+
+def parse_entries(texts: list[str]) -> dict[str, Any]:
+    """Return {"KEY": value} from texts "KEY=VALUE"; what is no JSON is a text."""
+    entries: dict[str, Any] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or key in entries:
+            reason = "is there twice" if sign else "is no KEY=VALUE"
+            raise typer.BadParameter(f"{text!r} {reason}", param_hint="'--vamc'")
+        try:
+            entries[key] = json.loads(value)
+        except (ValueError, RecursionError):
+            entries[key] = value
+    return entries
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -23,8 +23,10 @@ from deploy.cli.options import (
     SkipBad,
     Split,
     Targets,
+    VamcEntries,
     VocRoot,
     Weights,
+    parse_entries,
     parse_part,
 )
 from deploy.export.interface import Head, Interface
@@ -84,6 +86,11 @@ def quantize(
     tuning_images: Annotated[
         int, typer.Option(min=1, help="Gate: images of the split, not calibrating, to tune on.")
     ] = 50,
+    carrier: Annotated[
+        bool,
+        typer.Option("--carrier", help="vacc: a float graph with our weights and biases."),
+    ] = False,
+    vamc: VamcEntries = None,
     images: Images = 50,
     split: Split = "train",
     fit: CalibrationFit = None,
@@ -126,6 +133,8 @@ def quantize(
         recipe=recipe,
         levers=Levers(equalize=equalize, rounding=rounding, correct_biases=bias_correction),
         gate=gate,
+        carrier=carrier,
+        vamc=parse_entries(vamc or []),
         images=images,
         split=split,
         fit=fit,

@@ -43,6 +43,11 @@ def wrap(model: onnx.ModelProto, interface: Interface) -> onnx.ModelProto:
     graph = Graph(model)
     refuse_wrapped(model, Path("the graph"), "wrap the plain graph")
     check_plain(graph)
+    if opset(model) < MINIMUM_OPSET:
+        raise GraphError(
+            f"the graph is of opset {opset(model)}: convert it with onnx.version_converter to "
+            f"{MINIMUM_OPSET} or later"
+        )
     (height, width), classes = graph.input_size, graph.shapes[model.graph.output[0].name][1]
     if interface.head is Head.LABELS and classes > 256:
         raise GraphError(f"{classes} classes have no labels in 8 bits: take --head upsampled")
@@ -142,11 +147,6 @@ def check_plain(graph: Graph) -> None:
         raise GraphError(
             "the graph does not give float32 logits (1, classes, h, w) of one float32 image: pass "
             "one that 'deploy' made, or one like it"
-        )
-    if opset(model) < MINIMUM_OPSET:
-        raise GraphError(
-            f"the graph is of opset {opset(model)}: convert it with onnx.version_converter to "
-            f"{MINIMUM_OPSET} or later"
         )
 
 

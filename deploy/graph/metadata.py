@@ -47,6 +47,9 @@ def read_texts(metadata: Mapping[str, str], key: str, path: Path) -> list[str]:
 
 
 EQUALIZING = "accurate"  # the recipe that does (deploy/quantize/recipe.py)
+# Of graphs handed to toolchains that quantize by themselves:
+FLOAT_FILE = "float_file_sha256"  # of the float graph's file that one was made from
+CARRIER = "carrier"  # the recipe by which its weights are rounded and its biases corrected
 SUMMARY = "quantization"  # metadata: which nodes were quantized and which not, as JSON
 
 

@@ -1,15 +1,13 @@
 """What a quantization does to one target: each graph is made, or kept if it is there already."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 from deploy.calibration import Calibration, Fit, RangeConfig, Sample
-from deploy.export.heads import refuse_wrapped
-from deploy.graph.graph import Graph
 from deploy.graph.profile import Profile
-from deploy.graph.reading import read_graph
+from deploy.pipeline.handing_over import hand_over
 from deploy.progress import Progress
 from deploy.quantize import quantization
 from deploy.quantize.calibration_source import CalibrationSource
@@ -20,11 +18,10 @@ from deploy.quantize.recipe import Recipe
 from deploy.quantize.vendors import find_vendors, write_vendors
 from deploy.quantize.written import MIN_FP16_SQNR, HandedFolder, QuantizedGraph
 from deploy.store.artifacts import Network
-from deploy.store.files import write_folder_whole
 from deploy.store.memory import give_back
 from deploy.store.reuse import graph_identity, images_sha256, stage_key
 from deploy.targets import int8_name
-from deploy.targets.accelerator import Accelerator, HandOver
+from deploy.targets.accelerator import Accelerator
 from deploy.targets.ort import ORT
 
 
@@ -45,6 +42,8 @@ class QuantizationJob:
     evaluated: Sequence[Sample] = ()  # to confirm the gate on
     fit: Fit | None = None
     force: bool = False  # make anew what is there
+    carrier: bool = False  # in place of the float graph, where a toolchain is handed one
+    options: Mapping[str, Any] = field(default_factory=dict)  # of that toolchain itself
 
 
 def quantize_target(
@@ -57,9 +56,8 @@ def quantize_target(
     """
     written: list[QuantizedGraph | HandedFolder] = []
     for accelerator in job.accelerators:
-        if job.int8 and accelerator.hand_over and job.source:
-            with progress.step(f"{accelerator.name} {target.name}"):
-                written.append(_hand_over(target, accelerator, accelerator.hand_over, job))
+        if accelerator.hand_over is not None:
+            written += hand_over(target, accelerator, accelerator.hand_over, job, progress)
     profiles = [a.profile for a in job.accelerators if a.profile is not None and job.int8]
     if not job.fp16 and not profiles:
         return written
@@ -83,27 +81,6 @@ def quantize_target(
                 or write_vendors(prepared, accelerator, job.source, progress, key)
             )
     return written
-
-
-def _hand_over(
-    target: Network, accelerator: Accelerator, hand_over: HandOver, job: QuantizationJob
-) -> HandedFolder:
-    """Write the folder of a toolchain that quantizes by itself."""
-    assert job.source is not None
-    model = read_graph(target.fp32)
-    refuse_wrapped(model, target.fp32, f"{accelerator.runtime} takes the graph without these")
-    source = job.source
-    given = hand_over(
-        target.name, target.fp32, Graph(model), source.samples, source.images, job.method
-    )
-    path = target.handed_over(accelerator.name)
-    return HandedFolder(
-        target=target.name,
-        path=path,
-        size_bytes=write_folder_whole(path, given.files),
-        images=len(source.samples),
-        calibrate_mode=given.calibrate_mode,
-    )
 
 
 def _basis(prepared: Prepared, job: QuantizationJob) -> dict[str, Any]:

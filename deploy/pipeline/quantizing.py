@@ -1,8 +1,9 @@
 """From the float graph to FP16 and INT8: calibrate → quantize, and what the linter says."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from deploy import models
 from deploy.calibration import CalibrationError, Fit, RangeConfig, read_calibration
@@ -10,6 +11,7 @@ from deploy.calibration.voc import lacks_voc
 from deploy.errors import DeployError
 from deploy.export.interface import Interface
 from deploy.pipeline.exporting import export_if_missing
+from deploy.pipeline.handing_over import check_handing
 from deploy.pipeline.jobs import QuantizationJob, quantize_target
 from deploy.progress import Progress, SilentProgress
 from deploy.quantize.calibration_source import EVALUATION_SPLIT, CalibrationSource, Part
@@ -39,6 +41,8 @@ def quantize(
     recipe: RecipeName = RecipeName.FAST,
     levers: Levers | None = None,
     gate: Gate | None = None,
+    carrier: bool = False,
+    vamc: Mapping[str, Any] | None = None,
     images: int = 50,
     split: str = "train",
     fit: Fit | None = None,
@@ -54,7 +58,8 @@ def quantize(
     """Calibrate and quantize variants or ONNX files into ``<out>/<name>/{fp16,int8}.onnx``.
 
     The INT8 graph for another target than the default one is ``int8-<target>.onnx``; vacc gets a
-    folder ``vacc`` in its place. A graph that is there already, made from the same, is kept.
+    folder ``vacc`` in its place, and ``vacc-fp16`` for its own half precision. A graph that is
+    there already, made from the same, is kept.
 
     Args:
         targets: variant ids or paths; by default every variant exported so far, or else the default
@@ -71,6 +76,9 @@ def quantize(
         recipe: which accuracy levers are used (docs/accuracy.md); "auto" needs a gate.
         levers: single levers set by hand.
         gate: what INT8 may cost. Where it is missed the graph is named ``int8-missed.onnx``.
+        carrier: give vacc the float graph with our rounded weights and corrected biases in place of
+            the plain one, and our ranges beside it; ``recipe`` and ``levers`` say which.
+        vamc: further keys of the compiler's ``backend.quantize`` (docs/targets.md), for vacc.
         images: how many images of ``split`` calibrate, evenly spaced over its list.
         split: the list they come from.
         fit: how they become inputs; by default as the graph's metadata say, else crop.
@@ -101,6 +109,7 @@ def quantize(
         _require_vendors(accelerators)
     if gate and len(accelerators) != 1:
         raise DeployError(f"a gate is held by one target's graph, not by {len(accelerators)}")
+    check_handing(accelerators, int8=int8, carrier=carrier, options=vamc or {}, recipes=recipes)
     names = list(targets) or exported_variants(out) or [models.DEFAULT_VARIANT]
     if calibration and len(names) != 1:
         raise DeployError(f"a calibration is of one graph, not of {len(names)}: name the target")
@@ -133,6 +142,8 @@ def quantize(
         evaluated=evaluated.samples if evaluated else (),
         fit=fit,
         force=force,
+        carrier=carrier,
+        options=vamc or {},
     )
     written: list[QuantizedGraph | HandedFolder] = []
     chosen = resolve_networks(names, out)

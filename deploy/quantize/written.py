@@ -50,5 +50,7 @@ class HandedFolder:
     target: str
     path: Path  # of the folder
     size_bytes: int
-    images: int  # that calibrate
-    calibrate_mode: str
+    precision: str  # that it will make of the graph
+    images: int  # that calibrate; none for FP16
+    calibrate_mode: str | None
+    recipe: str | None = None  # of the carrier that takes the float graph's place, if one does

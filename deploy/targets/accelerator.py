@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from deploy.calibration.ranges import RangeConfig
 from deploy.calibration.record import CalibrationImage
 from deploy.calibration.voc import Sample
-from deploy.graph.graph import Graph
 from deploy.graph.profile import Profile
 from deploy.lint.rules import Rule
 from deploy.runtimes.runner import Runtime
@@ -62,19 +61,41 @@ class Toolbox:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FloatGraph:
+    """What a toolchain that quantizes by itself shall make its graph of, and how."""
+
+    name: str
+    path: Path  # of the float graph's file, for messages
+    precision: Precision  # of what it makes
+    model: onnx.ModelProto
+    samples: Sequence[Sample] = ()  # that it calibrates on
+    images: Sequence[CalibrationImage] = ()  # what identifies these
+    config: RangeConfig | None = None  # how it chooses ranges; None: as it does by default
+    options: Mapping[str, Any] = field(default_factory=dict)  # of its own, checked
+    ranges: Mapping[str, tuple[float, float]] | None = None  # (low, high) by tensor: of a carrier
+
+
+@dataclass(frozen=True, kw_only=True)
 class HandedOver:
     """What a toolchain that quantizes by itself is given, in a folder."""
 
     files: Files
-    calibrate_mode: str  # its own word for how it will choose ranges
+    calibrate_mode: str | None  # its own word for how it will choose ranges; None: it needs none
 
 
-# (name, the float graph's file, the graph, samples, what identifies them, method) -> what it is
-# given. Raises GraphError or DeployError where it cannot be.
-HandOver = Callable[
-    [str, Path, Graph, Sequence[Sample], Sequence[CalibrationImage], RangeConfig | None],
-    HandedOver,
-]
+@dataclass(frozen=True, kw_only=True)
+class Handing:
+    """How a toolchain that quantizes by itself is given its work.
+
+    Attributes:
+        precisions: that it makes of a float graph.
+        write: raises GraphError or DeployError where it cannot be given that.
+        check_options: raises DeployError for options of its own that it does not know.
+    """
+
+    precisions: tuple[Precision, ...]
+    write: Callable[[FloatGraph], HandedOver]
+    check_options: Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,4 +113,8 @@ class Accelerator:
     also_for: frozenset[str] = frozenset()  # others that compute its graph in integers, too
     toolchains: Mapping[str, Toolbox] = field(default_factory=dict)  # of bundles, by name
     vendor: VendorQuantizer | None = None  # the toolchain's own, for its INT8 graph
-    hand_over: HandOver | None = None  # in place of an INT8 graph
+    hand_over: Handing | None = None  # in place of an INT8 graph
+
+    def folder(self, precision: Precision) -> str:
+        """Return the name of the folder with what it is given, such as vacc or vacc-fp16."""
+        return self.name if precision is Precision.INT8 else f"{self.name}-{precision}"

@@ -150,6 +150,7 @@ def test_bundle_twice_gives_the_same_bytes(bundled_artifacts: Path, tmp_path: Pa
         (Toolchain.TENSORRT, Precision.FP16, f"deploy quantize {VARIANT} --fp16"),
         (Toolchain.TRITON, Precision.FP32, f"deploy export {VARIANT}"),
         (Toolchain.VACC, Precision.INT8, f"deploy quantize {VARIANT} --int8 --target vacc"),
+        (Toolchain.VACC, Precision.FP16, f"deploy quantize {VARIANT} --fp16 --target vacc"),
     ],
 )
 def test_graph_that_is_missing_is_named_with_what_makes_it(
@@ -176,10 +177,10 @@ def test_graphs_that_cannot_be_bundled_are_refused(
     model = read_graph(bundled_artifacts / VARIANT / "fp32.onnx")
     onnx.save(wrap(model, DEVICE), device)
     if toolchain is Toolchain.VACC:
-        with pytest.raises(DeployError, match="vamc makes INT8 of the plain float graph"):
+        with pytest.raises(DeployError, match="vamc makes INT8 or FP16 of the plain float graph"):
             make(bundled_artifacts, tmp_path, toolchain, DEVICE)
-        with pytest.raises(DeployError, match="vamc makes INT8 of the plain float graph"):
-            make(bundled_artifacts, tmp_path, toolchain, PLAIN, Precision.FP16)
+        with pytest.raises(DeployError, match="vamc makes INT8 or FP16 of the plain float graph"):
+            make(bundled_artifacts, tmp_path, toolchain, PLAIN, Precision.FP32)
         return
     with pytest.raises(GraphError, match="bundle the plain graph"):
         deploy.bundle(str(device), toolchain, precision=Precision.FP32, out=tmp_path)

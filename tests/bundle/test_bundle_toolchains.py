@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,9 +17,12 @@ import onnxruntime
 import pytest
 from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_config
 from google.protobuf import text_format
+from results import validation
 from toolchains import needs_qnn
 
 import deploy
+from deploy.calibration.record import file_sha256
+from deploy.calibration.scenes import write_scenes
 from deploy.errors import DeployError
 from deploy.export.interface import Interface
 from deploy.graph.reading import read_graph
@@ -176,11 +180,15 @@ def test_tensorrts_script_builds_runs_and_checks(
     assert (folder / "calls.txt").read_text().splitlines()[2].endswith("plan --int8 --fp16")
 
 
+@pytest.mark.parametrize(
+    ("precision", "name"), [(Precision.INT8, "vacc"), (Precision.FP16, "vacc-fp16")]
+)
 def test_vaccs_folder_is_the_one_that_quantize_wrote(
-    bundled_artifacts: Path, tmp_path: Path
+    precision: Precision, name: str, bundled_artifacts: Path, tmp_path: Path
 ) -> None:
-    folder = make(bundled_artifacts, tmp_path, Toolchain.VACC)
-    own = bundled_artifacts / VARIANT / "vacc"
+    folder = make(bundled_artifacts, tmp_path, Toolchain.VACC, PLAIN, precision)
+    own = bundled_artifacts / VARIANT / name
+    assert names(folder) == names(own) | COMMON
     assert {n: (folder / n).read_bytes() for n in names(own)} == {
         n: (own / n).read_bytes() for n in names(own)
     }
@@ -189,6 +197,41 @@ def test_vaccs_folder_is_the_one_that_quantize_wrote(
     assert check(folder, str(tmp_path / "output.npy")).returncode == 0
     np.save(tmp_path / "output.npy", golden["logits"][:, :, 1:])
     assert "the output's shape is" in check(folder, str(tmp_path / "output.npy")).stdout
+
+
+@pytest.mark.parametrize(
+    ("precision", "name"), [(Precision.INT8, "vacc"), (Precision.FP16, "vacc-fp16")]
+)
+def test_vaccs_figures_are_said_to_be_the_float_graphs(
+    precision: Precision, name: str, bundled_artifacts: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(bundled_artifacts, tmp_path / "artifacts"))
+
+    def text() -> str:
+        folder = make(out, tmp_path, Toolchain.VACC, PLAIN, precision)
+        return (folder / "README.md").read_text()
+
+    kind = precision.upper()
+    unmeasured = f"What VACC makes of it in {kind} was not measured.\n"
+    assert f"`fp32.onnx`, a float graph made by deploy, of which VACC makes {kind} (" in text()
+    assert f"Accuracy: not measured; `deploy validate` measures the float graph. {unmeasured}" in (
+        text()
+    )
+    results = validation()
+    results["results"]["fp32"]["sha256"] = file_sha256(out / VARIANT / "fp32.onnx")
+    for other in ("int8", "fp16"):  # other graphs' figures are not this one's
+        results["results"][other] = results["results"]["fp32"] | {"miou": 0.11, "agreement": 0.11}
+    (out / VARIANT / "validation.json").write_text(json.dumps(results))
+    assert "Accuracy: of the float graph, whose numbers this one gives bit for bit: mIoU " in text()
+    assert unmeasured in text()
+    assert "11.00%" not in text()
+    if precision is Precision.INT8:
+        root = write_scenes(tmp_path / "scenes", train=2, val=1, seed=1)
+        options = {"fp16": False, "target": "vacc", "images": 2, "carrier": True}
+        deploy.quantize([VARIANT], voc_root=root, out=out, **options)
+        assert "recipe fast. Neither it nor what VACC makes of it was measured.\n" in text()
+        assert "Accuracy: of the float graph: mIoU " in text()
+        assert "ranges.json" in names(tmp_path / "bundle")
 
 
 @needs_qnn
