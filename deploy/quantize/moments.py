@@ -1,5 +1,6 @@
 """What the accuracy levers know of a convolution's input: mean and second moment of its patches."""
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,16 +64,26 @@ class ConvGeometry:
             groups=given.get("group", 1),
         )
 
-    def patches(self, image: Float32Array, rng: np.random.Generator, count: int) -> Float32Array:
-        """Return ``count`` patches of an input (C, H, W), at random: (G, K, count)."""
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of the output of an input."""
+        top, left, bottom, right = self.pads
+        rows, columns = (
+            (size - self.dilations[i] * (self.kernel[i] - 1) - 1) // self.strides[i] + 1
+            for i, size in enumerate((height + top + bottom, width + left + right))
+        )
+        return rows, columns
+
+    def draw(self, shape: Sequence[int], rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """Return ``count`` positions of the output of an input (C, H, W), at random."""
+        positions = math.prod(self.output_size(*shape[1:]))
+        return rng.choice(positions, min(count, positions), replace=False)
+
+    def patches(self, image: Float32Array, chosen: NDArray[np.int64]) -> Float32Array:
+        """Return the patches of an input (C, H, W) at some positions of the output: (G, K, n)."""
+        _, columns = self.output_size(*image.shape[1:])
         top, left, bottom, right = self.pads
         padded = np.pad(image, ((0, 0), (top, bottom), (left, right))) if any(self.pads) else image
-        channels, *size = padded.shape
-        rows, columns = (
-            (size[i] - self.dilations[i] * (self.kernel[i] - 1) - 1) // self.strides[i] + 1
-            for i in (0, 1)
-        )
-        chosen = rng.choice(rows * columns, min(count, rows * columns), replace=False)
+        channels = len(padded)
         y = chosen // columns * self.strides[0]
         x = chosen % columns * self.strides[1]
         taps = [
@@ -165,9 +176,11 @@ def _collect(
         values = dict(zip(names, session.run(None, {graph.input.name: image}), strict=True))
         values[graph.input.name] = image
         for node in nodes:
-            x = geometry[node.name].patches(values[node.input[0]][0], rng, POSITIONS)
+            given = values[node.input[0]][0]
+            chosen = geometry[node.name].draw(given.shape, rng, POSITIONS)
             if node.name not in only:
                 continue
+            x = geometry[node.name].patches(given, chosen)
             first[node.name] = first[node.name] + x.sum(axis=2, dtype=np.float64)
             if x.shape[1] <= largest:
                 second[node.name] += (x @ x.transpose(0, 2, 1)).astype(np.float64)

@@ -133,7 +133,8 @@ def test_patches_are_laid_out_as_the_weight(stride: int, dilation: int, pad: int
     expected = torch.nn.functional.conv2d(
         torch.from_numpy(image)[None], torch.from_numpy(weight), None, stride, pad, dilation, 2
     )[0]
-    patches = geometry.patches(image, np.random.default_rng(0), 10**6)
+    chosen = geometry.draw(image.shape, np.random.default_rng(0), 10**6)
+    patches = geometry.patches(image, chosen)
     got = weight.reshape(2, 3, -1) @ patches  # (G, R, P), positions in a random order
     np.testing.assert_allclose(
         np.sort(got.reshape(6, -1)), np.sort(expected.reshape(6, -1).numpy()), atol=1e-5
