@@ -116,7 +116,10 @@ def _compile(path: Path, chip: Chip) -> tuple[Worker, dict[str, Any]]:
         )
         _refuse_floats(path, chip, describe(_dumps(worker)))
     except WorkerError as error:
-        raise cannot("load", worker.name, str(path), error) from None
+        raise GraphError(
+            f"{cannot('load', worker.name, str(path), error)}; 'deploy lint {path} --target qnn "
+            f"--soc {chip.name}' names what HTP refuses"
+        ) from None
     except BaseException:
         worker.close()
         raise

@@ -125,6 +125,7 @@ def test_what_htp_does_not_take_is_refused_not_computed_elsewhere(tmp_path: Path
     with pytest.raises(GraphError, match=r"^QNN for sm8550 cannot load .*int8.onnx: ") as caught:
         open_graph(tmp_path / "int8.onnx", find_backend(Runtime.QNN))
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("--soc sm8550' names what HTP refuses")
 
 
 @needs_qnn
