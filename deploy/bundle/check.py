@@ -1,6 +1,7 @@
 """Compare what the model of this folder gives for golden.npz's input with golden.npz's output.
 
-python3 check.py                          run it here, in OpenVINO (model.xml) or onnxruntime
+python3 check.py                          run it here, in OpenVINO (model.xml), ncnn (model.param)
+                                          or onnxruntime
 python3 check.py sm8550                   run contexts/sm8550.onnx on that chip's HTP: on a device
                                           of its kind, or on x86 in the emulator that comes with
                                           onnxruntime-qnn
@@ -30,6 +31,8 @@ def run_here(model: dict[str, Any], image: Any) -> Any:
         core = importlib.import_module("openvino").Core()
         hints = {"INFERENCE_PRECISION_HINT": "f32"}  # or it takes bfloat16 where there is that
         return core.compile_model(str(HERE / "model.xml"), "CPU", hints)([image])[0]
+    if (HERE / "model.param").is_file():
+        return run_in_ncnn(image)
     onnxruntime = importlib.import_module("onnxruntime")
     path = next(path for path in HERE.rglob("*.onnx") if path.parent.name != "contexts")
     options = onnxruntime.SessionOptions()
@@ -37,6 +40,20 @@ def run_here(model: dict[str, Any], image: Any) -> Any:
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return session.run(None, {model["input"]["name"]: image})[0]
+
+
+def run_in_ncnn(image: Any) -> Any:
+    """Run the network in ncnn, what is float in float32."""
+    ncnn = importlib.import_module("ncnn")
+    net = ncnn.Net()
+    for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+        setattr(net.opt, name, False)  # or halves, where the processor has them
+    net.load_param(str(HERE / "model.param"))
+    net.load_model(str(HERE / "model.bin"))
+    with net.create_extractor() as extractor:
+        extractor.input(net.input_names()[0], ncnn.Mat(image[0]).clone())
+        _, output = extractor.extract(net.output_names()[0])
+        return np.array(output)[None]
 
 
 def run_on_htp(context: Path, model: dict[str, Any], image: Any) -> Any:
