@@ -36,8 +36,9 @@ def open_(param: str, bin: str, threads: int) -> dict[str, Any]:  # noqa: A002 -
 def run(image: str, result: str, input: str, output: str) -> dict[str, Any]:  # noqa: A002
     """Run the network on the image (C, H, W) in one file, write its result to another."""
     (net,) = NETS
+    array = np.load(image)  # a Mat does not hold what it is made of
     with net.create_extractor() as extractor:
-        if extractor.input(input, ncnn.Mat(np.load(image)).clone()) != 0:
+        if extractor.input(input, ncnn.Mat(array).clone()) != 0:
             raise ValueError(f"there is no blob {input}")
         code, found = extractor.extract(output)
         if code != 0:
