@@ -48,8 +48,9 @@ def run_in_ncnn(image: Any) -> Any:
     net = ncnn.Net()
     for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
         setattr(net.opt, name, False)  # or halves, where the processor has them
-    net.load_param(str(HERE / "model.param"))
-    net.load_model(str(HERE / "model.bin"))
+    for load, name in ((net.load_param, "model.param"), (net.load_model, "model.bin")):
+        if load(str(HERE / name)) != 0:
+            sys.exit(f"ncnn does not read {name}")
     with net.create_extractor() as extractor:
         extractor.input(net.input_names()[0], ncnn.Mat(image[0]).clone())
         _, output = extractor.extract(net.output_names()[0])
@@ -125,6 +126,9 @@ def main(arguments: list[str]) -> int:
         found = read_output(Path(source), model) if source else run_here(model, image)
     if list(found.shape) != list(expected.shape):
         print(f"the output's shape is {found.shape}, not {expected.shape}")
+        return 1
+    if not np.isfinite(found).all():
+        print("the output holds values that are no numbers")
         return 1
     if model["output"]["head"] == "labels":
         agreement = (found == expected).mean()
