@@ -10,7 +10,7 @@ VARIANTS ?= rf-lw-mbv2
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 export VOC_ROOT
 
-.PHONY: help setup export-all report bench qnn test test-long lint typecheck check clean
+.PHONY: help setup export-all report bench qnn ncnn test test-long lint typecheck check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -39,6 +39,11 @@ $(VENV)/.bench: $(VENV)/.installed
 qnn: $(VENV)/.qnn ## Install onnxruntime-qnn: Qualcomm's libraries, under its own licence
 $(VENV)/.qnn: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[qnn]'
+	@touch $@
+
+ncnn: $(VENV)/.ncnn ## Install ncnn
+$(VENV)/.ncnn: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ncnn]'
 	@touch $@
 
 test: setup ## Run all tests but the long ones, one worker a core

@@ -1,6 +1,7 @@
 """Compare what the model of this folder gives for golden.npz's input with golden.npz's output.
 
-python3 check.py                          run it here, in OpenVINO (model.xml) or onnxruntime
+python3 check.py                          run it here, in OpenVINO (model.xml), ncnn (model.param)
+                                          or onnxruntime
 python3 check.py sm8550                   run contexts/sm8550.onnx on that chip's HTP: on a device
                                           of its kind, or on x86 in the emulator that comes with
                                           onnxruntime-qnn
@@ -30,6 +31,8 @@ def run_here(model: dict[str, Any], image: Any) -> Any:
         core = importlib.import_module("openvino").Core()
         hints = {"INFERENCE_PRECISION_HINT": "f32"}  # or it takes bfloat16 where there is that
         return core.compile_model(str(HERE / "model.xml"), "CPU", hints)([image])[0]
+    if (HERE / "model.param").is_file():
+        return run_in_ncnn(image)
     onnxruntime = importlib.import_module("onnxruntime")
     path = next(path for path in HERE.rglob("*.onnx") if path.parent.name != "contexts")
     options = onnxruntime.SessionOptions()
@@ -37,6 +40,21 @@ def run_here(model: dict[str, Any], image: Any) -> Any:
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return session.run(None, {model["input"]["name"]: image})[0]
+
+
+def run_in_ncnn(image: Any) -> Any:
+    """Run the network in ncnn, what is float in float32."""
+    ncnn = importlib.import_module("ncnn")
+    net = ncnn.Net()
+    for name in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+        setattr(net.opt, name, False)  # or halves, where the processor has them
+    for load, name in ((net.load_param, "model.param"), (net.load_model, "model.bin")):
+        if load(str(HERE / name)) != 0:
+            sys.exit(f"ncnn does not read {name}")
+    with net.create_extractor() as extractor:
+        extractor.input(net.input_names()[0], ncnn.Mat(image[0]).clone())
+        _, output = extractor.extract(net.output_names()[0])
+        return np.array(output)[None]
 
 
 def run_on_htp(context: Path, model: dict[str, Any], image: Any) -> Any:
@@ -108,6 +126,9 @@ def main(arguments: list[str]) -> int:
         found = read_output(Path(source), model) if source else run_here(model, image)
     if list(found.shape) != list(expected.shape):
         print(f"the output's shape is {found.shape}, not {expected.shape}")
+        return 1
+    if not np.isfinite(found).all():
+        print("the output holds values that are no numbers")
         return 1
     if model["output"]["head"] == "labels":
         agreement = (found == expected).mean()

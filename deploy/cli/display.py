@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deploy.quantize.preparation import CalibrationFile
 
 WIDTH = 100  # of running text
+SHOWN = 3  # nodes that are named of many
 GATE_COLUMNS = (
     *("recipe", "float", "INT8 % MACs", "drop", "ratio %", "agree %", "SQNR dB", "ms", "holds"),
 )
@@ -126,12 +127,22 @@ def quantized(results: Sequence[QuantizedGraph | HandedFolder], *, as_json: bool
             print(f"  WARNING: {number(result.sqnr_db)} dB, {result.shortfall}")
         if chosen := Counter(result.methods.values()).most_common():
             print("  auto: " + ", ".join(f"{count} {method}" for method, count in chosen))
-        for node, reason in result.kept_float.items():
-            print(f"  {node} stays float: {reason}")
+        _kept_float(result.kept_float)
         _wrapped(result.wrapped)
         if result.gate is not None:
             _gate(result.gate)
     return None
+
+
+def _kept_float(reasons: Mapping[str, str]) -> None:
+    """Print what stays float and why, the nodes of one reason together where they are many."""
+    for reason in dict.fromkeys(reasons.values()):
+        nodes = [node for node, its in reasons.items() if its == reason]
+        if len(nodes) > SHOWN:
+            print(f"  {len(nodes)} nodes stay float ({', '.join(nodes[:SHOWN])}, …): {reason}")
+            continue
+        for node in nodes:
+            print(f"  {node} stays float: {reason}")
 
 
 def _wrapped(path: Path | None) -> None:

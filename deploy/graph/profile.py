@@ -26,6 +26,7 @@ class Profile:
     symmetric: bool = False  # activations have zero point 0
     weight_max: int = 127  # |q| of a weight, int8, at most; -128 is not used
     per_channel: bool = True  # one scale for each output channel of a weight, not one for all
+    group_scale: bool = False  # a weight has one scale for each group, where there are several
     power_of_two: bool = False  # every scale is a power of two
     bias: Bias = Bias.INT32
     quantize_results: bool = True  # Q/DQ on the result of every 8-bit node, whoever takes it

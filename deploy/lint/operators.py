@@ -122,6 +122,23 @@ def quantized_for_nothing(checked: Checked) -> Problems:
             yield node.name, f"is taken by {shown} only"
 
 
+def quantized_floats(checked: Checked) -> Problems:
+    """Want none but convolutions to take what is dequantized: ncnn quantizes there alone.
+
+    ncnn, src/layer/convolution.cpp (int8_scale_term).
+    """
+    graph = checked.graph
+    for node in graph.model.graph.node:
+        if node.op_type == "Conv":
+            continue
+        for name in dict.fromkeys(node.input):
+            if graph.dequantized(name) is not None:
+                yield node.name, f"takes {name} dequantized: {node.op_type} computes in float"
+    for name in sorted(graph.outputs):
+        if (node := graph.made_by(name, DEQUANTIZE)) is not None:
+            yield node.name, "gives the graph's output"
+
+
 def quantized_sums(checked: Checked) -> Problems:
     """Want an Add's branch that a convolution makes for it alone in float, to sum in that one.
 

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 
 from deploy.graph.activations import SAME_SCALE, keeps_scale
+from deploy.graph.graph import attributes
 from deploy.graph.qdq import Affine
 from deploy.lint.checked import Checked, Problems
 
@@ -166,6 +167,20 @@ def saturated_biases(checked: Checked) -> Problems:
             count = int((np.abs(values.astype(np.int64)) >= limit).sum())
             if count:
                 yield node.name, f"has {count} biases at the limit of 32 bits"
+
+
+def group_scales(checked: Checked) -> Problems:
+    """Want one weight scale for each group of a convolution that has several.
+
+    ncnn, src/layer/convolutiondepthwise.cpp (weight_data_int8_scales).
+    """
+    for node, _, weight in checked.convolutions():
+        group = attributes(node).get("group", 1)
+        if group == 1 or weight.per_tensor:
+            continue
+        by_group = weight.scale.reshape(group, -1)
+        if (by_group != by_group[:, :1]).any():
+            yield node.name, f"has several weight scales in one of its {group} groups"
 
 
 def float_biases(checked: Checked) -> Problems:

@@ -122,6 +122,18 @@ SATURATED_BIAS = Rule(
     "give the channel's weight a larger scale, so that its bias fits",
 )
 
+# Of ncnn.
+FLOAT_OPERANDS = Rule(
+    "quantized-input",
+    operators.quantized_floats,
+    "take this Q/DQ away: convolutions alone have any",
+)
+GROUP_SCALE = Rule(
+    "group-scale",
+    parameters.group_scales,
+    "give all output channels of a group one scale, or keep the convolution float",
+)
+
 # Of Qualcomm's HTP.
 HTP_FLOAT_INPUT = replace(FLOAT_INPUT, check=htp.float_inputs)
 HTP_FLOAT_WEIGHT = replace(FLOAT_WEIGHT, check=htp.float_weights)

@@ -15,7 +15,7 @@ from deploy.graph.activations import (
     fused_branch,
     keeps_scale,
 )
-from deploy.graph.graph import MINIMUM_OPSET, Graph, opset
+from deploy.graph.graph import MINIMUM_OPSET, Graph, attributes, opset
 from deploy.graph.profile import Profile
 
 QUANTIZED_ALREADY = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "DynamicQuantizeLinear")
@@ -110,9 +110,18 @@ def _reason_to_keep(
         return f"the {producer.op_type} before it stays float"
     if node.op_type in profile.float_operators:
         return f"{node.op_type} computes in float on target {profile.name}"
+    if profile.group_scale and _has_wide_groups(graph, node):
+        return f"target {profile.name} has one weight scale for all channels of a group"
     return _obstacle(graph, node) or (
         "the caller keeps it in float" if node.name in exclude else None
     )
+
+
+def _has_wide_groups(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a convolution has several groups, and these several output channels each."""
+    group = attributes(node).get("group", 1) if node.op_type == "Conv" else 1
+    weight = graph.constants.get(node.input[1]) if group > 1 else None
+    return weight is not None and len(weight) > group
 
 
 def _check_excluded(exclude: Collection[str], kept: dict[str, str]) -> None:

@@ -227,6 +227,7 @@ def on(name: str) -> Backend:
         exact_options=lambda: None,
         exact_in_8_bits=True,
         require=require,
+        takes_others=False,
         soc=name,
         on=on,
     )

@@ -16,6 +16,7 @@ class Runtime(StrEnum):
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
     QNN = "qnn"
+    NCNN = "ncnn"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,9 @@ class Backend:
         exact_in_8_bits: whether it has exact 8-bit kernels then. Else the exact ones are float
             ones, which nobody would deploy: latency is that of the default ones.
         require: raises DeployError if it is not installed.
+        takes_others: whether it executes graphs that are made for other runtimes.
         soc: the chip that it emulates; None where it runs on this processor. An emulator's time
-            says nothing of the chip's, and it takes the graphs that are made for it.
+            says nothing of the chip's.
         on: returns the same for a chip by its name; raises DeployError if it knows none of it.
     """
 
@@ -84,6 +86,7 @@ class Backend:
     exact_options: Callable[[], str | None]
     exact_in_8_bits: bool
     require: Callable[[], object]
+    takes_others: bool = True
     soc: str | None = None
     on: "Callable[[str], Backend] | None" = None
 

@@ -25,7 +25,7 @@ from deploy.graph.reading import read_graph
 
 SEAL = "stage_sha256"
 LIBRARIES = (
-    *("nncf", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-qnn", "onnxscript"),
+    *("ncnn", "nncf", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-qnn", "onnxscript"),
     *("onnxsim", "openvino", "pillow", "torch"),
 )
 

@@ -36,6 +36,7 @@ from deploy.validate.stored_results import GATE, find_problem
 from deploy.validate.turns import in_groups
 
 BASELINE = "torch"
+FLOATS = frozenset({"fp32", "fp16"})
 COST = ("miou_drop", "miou_ratio")
 ACCURACY = ("miou", "per_class_iou", "pixel_accuracy", *COST)
 
@@ -237,13 +238,14 @@ def _with_meaning(
 def _graph_paths(network: Network, backend: Backend) -> dict[str, Path]:
     """Return the graphs to measure by the name that their results get.
 
-    An emulator takes its time: of a variant it gets the graphs that are made for it.
+    A runtime that does not execute others gets the INT8 graphs that are made for it, and, unless
+    it emulates a chip and takes its time, the float ones.
     """
     if network.given is not None:
         return {network.name: network.given}
     paths = {p: network.graph(p) for p in GRAPHS if network.graph(p).is_file()}
-    if backend.soc is not None:
-        own = graphs_for(backend.runtime)
+    if not backend.takes_others:
+        own = graphs_for(backend.runtime) | (FLOATS if backend.soc is None else frozenset())
         paths = {name: path for name, path in paths.items() if name in own}
         if not paths:
             raise DeployError(

@@ -36,6 +36,7 @@ OWN = {
     Toolchain.OPENVINO: {"model.xml", "model.bin"},
     Toolchain.TENSORRT: {"model.onnx", "build.sh", "golden-input.bin"},
     Toolchain.QNN: {"model.onnx", "contexts/sm8550.onnx", "contexts/sm8550_qnn.bin"},
+    Toolchain.NCNN: {"model.param", "model.bin"},
     Toolchain.VACC: {
         *("fp32.onnx", "compile.yaml", "preprocess.json", "images.sha256"),
         *(f"images/scene_1_train_00000{i}.jpg" for i in range(2)),
@@ -148,6 +149,7 @@ def test_bundle_twice_gives_the_same_bytes(bundled_artifacts: Path, tmp_path: Pa
         (Toolchain.TRITON, Precision.INT8, f"deploy quantize {VARIANT} --int8 --target ort"),
         (Toolchain.OPENVINO, Precision.INT8, f"quantize {VARIANT} --int8 --target openvino"),
         (Toolchain.TENSORRT, Precision.FP16, f"deploy quantize {VARIANT} --fp16"),
+        (Toolchain.NCNN, Precision.INT8, f"deploy quantize {VARIANT} --int8 --target ncnn"),
         (Toolchain.TRITON, Precision.FP32, f"deploy export {VARIANT}"),
         (Toolchain.VACC, Precision.INT8, f"deploy quantize {VARIANT} --int8 --target vacc"),
         (Toolchain.VACC, Precision.FP16, f"deploy quantize {VARIANT} --fp16 --target vacc"),

@@ -18,12 +18,12 @@ import pytest
 from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_config
 from google.protobuf import text_format
 from results import validation
-from toolchains import needs_qnn
+from toolchains import needs_ncnn, needs_qnn
 
 import deploy
 from deploy.calibration.record import file_sha256
 from deploy.calibration.scenes import write_scenes
-from deploy.errors import DeployError
+from deploy.errors import DeployError, GraphError
 from deploy.export.interface import Interface
 from deploy.graph.reading import read_graph
 from deploy.runtimes.openvino import openvino_core
@@ -261,3 +261,22 @@ def test_htps_contexts_are_of_each_chip_and_run(bundled_artifacts: Path, tmp_pat
 def test_a_chip_of_a_toolchain_that_knows_none_is_one_line(bundled_artifacts: Path) -> None:
     with pytest.raises(DeployError, match=r"^OpenVINO is not compiled for single chips here"):
         deploy.bundle(VARIANT, Toolchain.OPENVINO, socs=["sm8550"], out=bundled_artifacts)
+
+
+@needs_ncnn
+@pytest.mark.parametrize("precision", Precision)
+def test_ncnns_files_give_the_golden_output_in_ncnn(
+    precision: Precision, bundled_artifacts: Path, tmp_path: Path
+) -> None:
+    folder = make(bundled_artifacts, tmp_path, Toolchain.NCNN, PLAIN, precision)
+    assert names(folder) == COMMON | {"model.param", "model.bin"}
+    result = check(folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "% of the labels agree" in result.stdout
+    (folder / "model.bin").write_bytes((folder / "model.bin").read_bytes()[::-1])
+    assert check(folder).returncode != 0
+
+
+def test_ncnn_takes_floats_and_gives_logits(bundled_artifacts: Path, tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="leave out --head labels and --embed-preprocessing"):
+        make(bundled_artifacts, tmp_path, Toolchain.NCNN, DEVICE)

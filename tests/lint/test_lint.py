@@ -212,6 +212,19 @@ def test_lint_broken_rule_is_named_at_its_node(
     assert where in found(model, target)[rule]
 
 
+def test_lint_only_convolutions_have_quantized_inputs_in_ncnn() -> None:
+    rules = found(quantized(refine_model(), IMAGES, "tensorrt"), "ncnn")
+    assert rules["quantized-input"] >= {"pool", "add_linear"}
+    assert rules.keys() == {"quantized-input"}
+
+
+def test_lint_groups_with_several_scales_are_found_for_ncnn() -> None:
+    weight = np.random.default_rng(0).standard_normal((6, 1, 3, 3), dtype=np.float32)
+    nodes = [helper.make_node("Conv", ["image", "w"], ["logits"], name="wide", group=3)]
+    model = quantized(make_model(nodes, {"w": weight}), IMAGES, "tensorrt")
+    assert found(model, "ncnn") == {"group-scale": {"wide"}}
+
+
 def test_lint_concat_of_different_scales() -> None:
     q, dq = "QuantizeLinear", "DequantizeLinear"
     model = make_model(

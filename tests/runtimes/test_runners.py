@@ -17,6 +17,11 @@ from deploy.runtimes.openvino import OpenVinoRunner, openvino_core
 from deploy.runtimes.runner import Runner, Runtime
 from deploy.targets import PROFILES
 
+PACKAGES = {
+    Runtime.OPENVINO: "openvino",
+    Runtime.QNN: "onnxruntime_qnn",
+    Runtime.NCNN: "ncnn",
+}
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16), dtype=np.float32)
 
 
@@ -144,9 +149,8 @@ def counts(runner: Runner) -> tuple[int, int]:
 
 @pytest.mark.parametrize("runtime", Runtime)
 def test_convolutions_of_a_float_graph_are_none_in_8_bits(saved: Path, runtime: Runtime) -> None:
-    for name, package in ((Runtime.OPENVINO, "openvino"), (Runtime.QNN, "onnxruntime_qnn")):
-        if runtime is name:
-            pytest.importorskip(package)
+    if runtime in PACKAGES:
+        pytest.importorskip(PACKAGES[runtime])
     assert counts(open_graph(saved, BACKENDS[runtime])) == (0, 4)
 
 
@@ -155,6 +159,7 @@ def test_convolutions_of_a_float_graph_are_none_in_8_bits(saved: Path, runtime: 
 # signed and their zero point is not 0.
 RUNS_IN_8_BITS = [
     (Runtime.QNN, "qnn"),
+    (Runtime.NCNN, "ncnn"),
     *((Runtime.ONNXRUNTIME, name) for name in ("ort", "ort-avx2", "qnn")),
     *((Runtime.OPENVINO, name) for name in PROFILES if name != "ort-arm"),
 ]
@@ -162,10 +167,8 @@ RUNS_IN_8_BITS = [
 
 @pytest.mark.parametrize(("runtime", "target"), RUNS_IN_8_BITS)
 def test_convolutions_are_all_in_8_bits(runtime: Runtime, target: str, tmp_path: Path) -> None:
-    if runtime is Runtime.OPENVINO:
-        pytest.importorskip("openvino")
-    if runtime is Runtime.QNN:
-        pytest.importorskip("onnxruntime_qnn")
+    if runtime in PACKAGES:
+        pytest.importorskip(PACKAGES[runtime])
     onnx.save(quantized(refine_model(), [IMAGE], target), tmp_path / "int8.onnx")
     runner = open_graph(tmp_path / "int8.onnx", BACKENDS[runtime])
     assert counts(runner) == (4, 4)

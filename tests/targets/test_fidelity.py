@@ -17,13 +17,14 @@ from deploy.targets import ACCELERATORS, int8_name, vendor_name
 
 pytestmark = pytest.mark.long
 VARIANT = models.DEFAULT_VARIANT
-PACKAGES = {Runtime.OPENVINO: "openvino", Runtime.QNN: "onnxruntime_qnn"}
+PACKAGES = {Runtime.OPENVINO: "openvino", Runtime.QNN: "onnxruntime_qnn", Runtime.NCNN: "ncnn"}
 # target -> agreement with torch, SQNR in dB, and dB above the vendor's own quantizer; at least
 LEAST = {
     "ort": (0.975, 26.0, 2.0),
     "ort-avx2": (0.965, 24.5, None),
     "openvino": (0.975, 26.0, None),
     "qnn": (0.975, 26.0, 2.0),
+    "ncnn": (0.975, 26.0, None),
 }
 
 

@@ -1,0 +1,130 @@
+"""ONNX graphs in ncnn on the CPU, in the form that ncnn_model.py gives them.
+
+The library runs in a process of its own (worker.py, ncnn_worker.py): a network that it does not
+take may end the process.
+"""
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from deploy.calibration.preprocess import Float32Array
+from deploy.errors import DeployError
+from deploy.graph.reading import read_graph
+from deploy.runtimes.ncnn_model import translate
+from deploy.runtimes.runner import (
+    Backend,
+    Execution,
+    Runner,
+    Runtime,
+    by_operator,
+    cannot,
+    check_signature,
+)
+from deploy.runtimes.worker import Worker, WorkerError
+from deploy.store.environment import default_threads
+
+PACKAGE, KNOWN = "ncnn", "1.0"
+INSTALL = "pip install 'refinenet-deploy[ncnn]'"
+PROGRAM = Path(__file__).with_name("ncnn_worker.py")
+LOAD_SECONDS, RUN_SECONDS = 600.0, 600.0
+CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
+PASSIVE = ("Input", "Split")
+
+
+class NcnnRunner:
+    """An ONNX graph in ncnn on the CPU; what is not quantized computes in float32.
+
+    Args:
+        path: the graph's file.
+        threads: by default one for each processor that this process may use.
+
+    Raises:
+        DeployError: ncnn is not installed, or of a version that is not known.
+        GraphError: it does not take the graph, or that is not one image in, logits out.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        require()
+        self.timed: Runner | None = None
+        self.default: Runner | None = None
+        self.name = str(path)
+        self.model = translate(read_graph(path))
+        check_signature(self.name, [True], [[1] * 4])  # the translation takes no other
+        self._worker = Worker([sys.executable, "-P", str(PROGRAM)], "ncnn")
+        files = {"param": self.model.param.encode(), "bin": self.model.bin}
+        for name, content in files.items():
+            (self._worker.folder / f"model.{name}").write_bytes(content)
+        try:
+            self.layers = self._worker.ask(
+                LOAD_SECONDS,
+                do="open",
+                threads=threads or default_threads(),
+                **{name: str(self._worker.folder / f"model.{name}") for name in files},
+            )["layers"]
+        except WorkerError as error:
+            raise cannot("load", "ncnn", self.name, error) from None
+        except BaseException:
+            self._worker.close()
+            raise
+
+    def __call__(self, image: Float32Array) -> Float32Array:
+        """Run the network on one image."""
+        return self.blob(image, self.model.output)
+
+    def blob(self, image: Float32Array, name: str) -> Float32Array:
+        """Return a blob of the network's (C, h, w) for an image (1, 3, H, W).
+
+        Raises:
+            GraphError: ncnn fails.
+        """
+        given, got = (self._worker.folder / f"{each}.npy" for each in ("image", "result"))
+        np.save(given, np.ascontiguousarray(image[0]))
+        blobs = {"input": self.model.input, "output": name}
+        try:
+            self._worker.ask(RUN_SECONDS, do="run", image=str(given), result=str(got), **blobs)
+        except WorkerError as error:
+            raise cannot("run", "ncnn", self.name, error) from None
+        return np.asarray(np.load(got), dtype=np.float32)
+
+    def execution(self) -> Execution:
+        """Return what computes in 8 bits, of the layers that ncnn says it has loaded.
+
+        ncnn does not tell a layer's type of data, which it takes from the tag before the weight: so
+        these are the layers whose weights were given to it in 8 bits.
+        """
+        integers = self.model.integer_convolutions
+        in_float = [(kind, name) for kind, name in self.layers if name not in integers]
+        found = len(self.layers) - len(in_float)
+        return Execution(
+            integer_convolutions=found,
+            float_convolutions=tuple(name for kind, name in in_float if kind in CONVOLUTIONS),
+            float_nodes=by_operator(
+                (kind, name) for kind, name in in_float if kind not in (*CONVOLUTIONS, *PASSIVE)
+            ),
+            conversions=2 * found,  # each quantizes what it takes, dequantizes what it gives
+        )
+
+
+def require() -> None:
+    """See that ncnn is there; raises DeployError if not, or if it is of another version."""
+    try:
+        found = version(PACKAGE)
+    except PackageNotFoundError:
+        raise DeployError(f'{PACKAGE} is not installed: run "{INSTALL}"') from None
+    if not found.startswith(f"{KNOWN}."):
+        raise DeployError(
+            f'{PACKAGE} {found} is installed, {KNOWN} is what this version knows: run "{INSTALL}"'
+        )
+
+
+BACKEND = Backend(
+    runtime=Runtime.NCNN,
+    open=lambda path, threads, _exact: NcnnRunner(path, threads),
+    exact_options=lambda: None,  # what would saturate, the files themselves forbid
+    exact_in_8_bits=True,
+    require=require,
+    takes_others=False,
+)
