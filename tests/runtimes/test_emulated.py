@@ -27,8 +27,8 @@ TARGETS = ("ort", "tensorrt", "ort-avx2")
 INTEGERS = ("ort", "ort-avx2", "qnn")  # all convolutions of their graphs compute in integers
 VARIANT = "rf-lw-mbv2"
 
-# Seconds that 128 x 128 x 128 float products take: 5 milliseconds on one machine, half a second on
-# another, whose emulator does fused multiplications in software; validation would take an hour.
+# Seconds that 128 x 128 x 128 float products take. Half a second was seen, where one network of
+# floats took 90 seconds an image, which elsewhere had taken one: validation would take an hour.
 PROBE = """
 import time, numpy
 a = numpy.ones((128, 128), numpy.float32)
