@@ -17,6 +17,7 @@ from deploy.graph.activations import fused_activation
 from deploy.graph.graph import Graph, without_unused_constants
 from deploy.quantize.int8 import QuantizedWeight, Ranges
 from deploy.quantize.placement import Placement
+from deploy.quantize.weights import with_biases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +56,11 @@ def carry(
     """
     quantized = set(placement.nodes)
     carried = {name: weight for name, weight in weights.items() if name in quantized}
-    model = onnx.ModelProto()
-    model.CopyFrom(graph.model)
+    corrected = {name: bias for name, bias in biases.items() if name in quantized}
+    model = with_biases(graph, corrected).model
     for node in model.graph.node:
         if node.name in carried:
             node.input[1] = _add(model, f"{node.name}.weight_rounded", _values(carried[node.name]))
-        if node.name in quantized and node.name in biases:
-            bias = _add(model, f"{node.name}.bias_corrected", biases[node.name])
-            node.input[:] = [*node.input[:2], bias]
     return Carrier(
         graph=Graph(without_unused_constants(model)),
         placement=placement,

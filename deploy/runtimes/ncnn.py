@@ -5,15 +5,14 @@ take may end the process.
 """
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
 from deploy.calibration.preprocess import Float32Array
-from deploy.errors import DeployError
 from deploy.graph.reading import read_graph
 from deploy.runtimes.ncnn_model import translate
+from deploy.runtimes.packages import require_package
 from deploy.runtimes.runner import (
     Backend,
     Execution,
@@ -26,8 +25,6 @@ from deploy.runtimes.runner import (
 from deploy.runtimes.worker import Worker, WorkerError
 from deploy.store.environment import default_threads
 
-PACKAGE, KNOWN = "ncnn", "1.0"
-INSTALL = "pip install 'refinenet-deploy[ncnn]'"
 PROGRAM = Path(__file__).with_name("ncnn_worker.py")
 LOAD_SECONDS, RUN_SECONDS = 600.0, 600.0
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
@@ -110,14 +107,7 @@ class NcnnRunner:
 
 def require() -> None:
     """See that ncnn is there; raises DeployError if not, or if it is of another version."""
-    try:
-        found = version(PACKAGE)
-    except PackageNotFoundError:
-        raise DeployError(f'{PACKAGE} is not installed: run "{INSTALL}"') from None
-    if not found.startswith(f"{KNOWN}."):
-        raise DeployError(
-            f'{PACKAGE} {found} is installed, {KNOWN} is what this version knows: run "{INSTALL}"'
-        )
+    require_package("ncnn", "1.0", "ncnn")
 
 
 BACKEND = Backend(

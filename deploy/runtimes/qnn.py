@@ -11,7 +11,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import onnx
 
 from deploy.calibration.preprocess import Float32Array
 from deploy.errors import DeployError, GraphError
+from deploy.runtimes.packages import require_package
 from deploy.runtimes.qnn_chips import CHIPS, DEFAULT_CHIP, Chip
 from deploy.runtimes.runner import (
     Backend,
@@ -32,8 +32,6 @@ from deploy.runtimes.runner import (
 )
 from deploy.runtimes.worker import Worker, WorkerError
 
-PACKAGE, KNOWN = "onnxruntime-qnn", "2.7"
-INSTALL = "pip install 'refinenet-deploy[qnn]'"
 PROGRAM = Path(__file__).with_name("qnn_worker.py")
 PREPARE_SECONDS = 3600.0  # of the largest network the emulator's compiler may take
 RUN_SECONDS = 3600.0
@@ -198,17 +196,8 @@ def read_footprint(log: str) -> dict[str, int]:
 
 def require() -> None:
     """See that the provider is there; raises DeployError if not, or if it is of another version."""
-    try:
-        found = version(PACKAGE)
-    except PackageNotFoundError:
-        raise DeployError(
-            f'{PACKAGE} is not installed: run "{INSTALL}" (it holds libraries under Qualcomm\'s '
-            "own licence, docs/targets.md)"
-        ) from None
-    if not found.startswith(f"{KNOWN}."):
-        raise DeployError(
-            f'{PACKAGE} {found} is installed, {KNOWN} is what this version knows: run "{INSTALL}"'
-        )
+    note = " (it holds libraries under Qualcomm's own licence, docs/targets.md)"
+    require_package("onnxruntime-qnn", "2.7", "qnn", note)
 
 
 def find_chip(name: str) -> Chip:

@@ -16,7 +16,7 @@ from deploy.calibration.scenes import write_scenes
 from deploy.errors import DeployError, GraphError
 from deploy.graph.graph import Graph, giving
 from deploy.quantize.fp16 import convert_fp16
-from deploy.runtimes import ncnn
+from deploy.runtimes import ncnn, packages
 from deploy.runtimes.ncnn import NcnnRunner
 from deploy.runtimes.ncnn_files import weight_bytes
 from deploy.runtimes.ncnn_model import translate
@@ -132,10 +132,10 @@ def test_what_is_not_installed_or_not_known_is_one_line(monkeypatch: pytest.Monk
     def missing(_: str) -> str:
         raise metadata.PackageNotFoundError
 
-    monkeypatch.setattr(ncnn, "version", missing)
+    monkeypatch.setattr(packages, "version", missing)
     with pytest.raises(DeployError, match=r"^ncnn is not installed: run \"pip install"):
         find_backend(Runtime.NCNN)
-    monkeypatch.setattr(ncnn, "version", lambda _: "2.0.1")
+    monkeypatch.setattr(packages, "version", lambda _: "2.0.1")
     with pytest.raises(DeployError, match=r"^ncnn 2.0.1 is installed, 1.0 is what"):
         find_backend(Runtime.NCNN)
 

@@ -11,7 +11,7 @@ from toolchains import needs_qnn
 
 from deploy.errors import DeployError, GraphError
 from deploy.quantize.rewrite import rewrite
-from deploy.runtimes import qnn
+from deploy.runtimes import packages, qnn
 from deploy.runtimes.open import find_backend, open_graph
 from deploy.runtimes.qnn_chips import CHIPS, DEFAULT_CHIP
 from deploy.runtimes.runner import Runtime
@@ -85,10 +85,10 @@ def test_what_is_not_installed_or_not_known_is_one_line(monkeypatch: pytest.Monk
     def missing(_: str) -> str:
         raise metadata.PackageNotFoundError
 
-    monkeypatch.setattr(qnn, "version", missing)
+    monkeypatch.setattr(packages, "version", missing)
     with pytest.raises(DeployError, match=r"^onnxruntime-qnn is not installed: run \"pip install"):
         find_backend(Runtime.QNN)
-    monkeypatch.setattr(qnn, "version", lambda _: "9.0.0")
+    monkeypatch.setattr(packages, "version", lambda _: "9.0.0")
     with pytest.raises(DeployError, match=r"^onnxruntime-qnn 9.0.0 is installed, 2.7 is what"):
         find_backend(Runtime.QNN)
 
