@@ -1,5 +1,7 @@
 """MobileNetV2 encoder (Sandler et al. 2018, arXiv 1801.04381)."""
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 # expansion, output channels, repeats, stride of the first repeat: table 2 of the paper
@@ -62,13 +64,12 @@ class MobileNetV2(nn.Module):
                 in_channels = out_channels
             self.add_module(f"layer{i}", nn.Sequential(*blocks))
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Return the outputs of ``layer3`` to ``layer8``, finest first.
+    def features(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the outputs of ``layer3`` to ``layer8``, finest first.
 
         Channels 24, 32, 64, 96, 160, 320 at 1/4, 1/8, 1/16, 1/16, 1/32, 1/32 of the input's size.
         """
-        outputs = []
         for i in range(1, 9):
             x = self.get_submodule(f"layer{i}")(x)
-            outputs.append(x)
-        return outputs[2:]
+            if i >= 3:
+                yield x

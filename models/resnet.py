@@ -1,5 +1,7 @@
 """ResNet encoder (He et al. 2015, arXiv 1512.03385), bottleneck blocks, stride in the 3x3 conv."""
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from deploy.models.layers import conv1x1, conv3x3
@@ -52,14 +54,12 @@ class ResNet(nn.Module):
             self.add_module(f"layer{i + 1}", nn.Sequential(first, *rest))
             in_channels = out_channels
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Return the four stages' outputs, finest first.
+    def features(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the four stages' outputs, finest first.
 
         Shapes (N, 256·2^i, ceil(H / 2^(i+2)), ceil(W / 2^(i+2))) for i = 0…3.
         """
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        outputs = []
         for i in range(1, 5):
             x = self.get_submodule(f"layer{i}")(x)
-            outputs.append(x)
-        return outputs
+            yield x

@@ -13,7 +13,7 @@ from deploy.calibration.voc import OFFICIAL, OFFICIAL_MD5
 from deploy.cli import display
 from deploy.cli.options import AsJson
 from deploy.progress import LOGGER, ConsoleProgress
-from deploy.training.config import Augmentation, DataRoot, Status, TrainConfig
+from deploy.training.config import Augmentation, DataRoot, Status, TeacherChoice, TrainConfig
 
 Data = Annotated[
     list[str] | None,
@@ -22,6 +22,20 @@ Data = Annotated[
 Scenes = Annotated[
     list[str] | None,
     typer.Option("--scenes", metavar="DIR[=WEIGHT]", help="The same, for drawn scenes."),
+]
+Photos = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--photos", metavar="DIR[=WEIGHT]", help="A folder of images without masks, for --teacher."
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="VARIANT[=PATH]",
+        help="Imitate this trained network, and start with its decoder.",
+    ),
 ]
 Validate = Annotated[
     list[Path] | None,
@@ -80,6 +94,7 @@ def train_(
     variant: Annotated[str, typer.Argument(metavar="VARIANT", help="What to train.")],
     voc_root: Data = None,
     scenes_root: Scenes = None,
+    photos: Photos = None,
     validate: Validate = None,
     validation_images: Annotated[int, typer.Option(min=1, help="At most, of each.")] = 100,
     init: Annotated[
@@ -88,6 +103,16 @@ def train_(
             metavar="PATH", help="torchvision's ImageNet backbone, an encoder, or a checkpoint."
         ),
     ] = None,
+    teacher: Teacher = None,
+    stages: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="With --teacher: the encoder's first N stages alone learn; 0: all."
+        ),
+    ] = 0,
+    label_weight: Annotated[
+        float, typer.Option(min=0, help="With --teacher: of what the masks say.")
+    ] = 1.0,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="checkpoint.pt, then weights.safetensors.")
     ] = Path("training"),
@@ -144,9 +169,13 @@ def train_(
         data=(
             *(replace(parse_data(text), retain=True) for text in voc_root or []),
             *(replace(parse_data(text), zoom=scenes_zoom) for text in scenes_root or []),
+            *(replace(parse_data(text), masks=False) for text in photos or []),
         ),
         directory=out,
         init=init,
+        teacher=parse_teacher(teacher),
+        stages=stages,
+        label_weight=label_weight,
         resume=resume,
         validation=tuple(DataRoot(root=root, split="val") for root in validate or []),
         validation_images=validation_images,
@@ -192,13 +221,22 @@ def parse_data(text: str) -> DataRoot:
         raise typer.BadParameter(f"{text!r}: the weight after = is no number") from None
 
 
+def parse_teacher(text: str | None) -> TeacherChoice | None:
+    """Return the network that ``VARIANT`` or ``VARIANT=PATH`` names."""
+    if text is None:
+        return None
+    variant, separator, path = text.partition("=")
+    return TeacherChoice(variant=variant, weights=Path(path) if separator else None)
+
+
 def describe(status: Status) -> str:
     """Return one line of progress."""
     miou = "".join(f"  mIoU {value:.2f}" for value in status.miou)
+    parts = "".join(f"  {name} {value:.3f}" for name, value in status.parts.items())
     origin = f"  from {status.initialized_from}" if status.initialized_from else ""
     return (
         f"{status.step}/{status.steps}  loss {status.loss:.3f}  rate {status.rate:.1e}  "
-        f"{status.images_per_second:.1f} images/s{miou}{origin}"
+        f"{status.images_per_second:.1f} images/s{parts}{miou}{origin}"
     )
 
 

@@ -9,6 +9,7 @@ from deploy.calibration.dataset import DataSet
 from deploy.calibration.voc import Sample, describe_data_set, find_voc_root, read_split
 from deploy.errors import DeployError
 from deploy.models import VARIANTS
+from deploy.predict.image_paths import find_images
 
 
 class TrainError(DeployError):
@@ -28,6 +29,7 @@ class DataRoot:
     weight: float = 1.0
     retain: bool = False  # training may ask that the answers on it stay those of the start
     zoom: tuple[float, float] | None = None  # random zoom of its own; None: the augmentation's
+    masks: bool = True  # False: the folder holds photographs and nothing else, for a teacher
 
     def describe(self) -> DataSet:
         """Return what the data set consists of; raises ``deploy.calibration.errors.DataError``."""
@@ -36,6 +38,29 @@ class DataRoot:
     def samples(self) -> list[Sample]:
         """Return the split's samples; raises ``deploy.calibration.errors.DataError``."""
         return read_split(find_voc_root(self.root), self.split)
+
+    def pictures(self) -> list[Sample | Path]:
+        """Return what training sees: samples, or the photographs of a folder without masks.
+
+        Raises:
+            deploy.calibration.errors.DataError: there are none, or as :meth:`samples`.
+        """
+        return [*self.samples()] if self.masks else [*find_images([str(self.root)])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherChoice:
+    """A trained network to be imitated."""
+
+    variant: str
+    weights: Path | None = None  # None: its cached or shipped ones
+
+    def random(self) -> TrainError:
+        """Return what is said where it has no trained parameters."""
+        return TrainError(
+            f"teacher {self.variant}: no trained parameters of it are here: name a file, "
+            f"--teacher {self.variant}=PATH"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +97,9 @@ class TrainConfig:
     )
     background_weight: float = 1.0  # of a pixel of class 0 in the loss; objects have 1
     retain: float = 0.0  # weight of staying close to init's answers on the data that says retain
+    teacher: TeacherChoice | None = None  # imitated; its decoder is taken over (models.transfer)
+    stages: int = 0  # with a teacher: only the encoder's first N learn, from its features; 0: all
+    label_weight: float = 1.0  # with a teacher: of the masks' cross-entropy
     freeze_statistics: bool = True  # of batch normalization; its scale and shift are learnt anyway
     dropout: bool = True  # the network's own; with data in plenty it only slows learning down
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -91,6 +119,20 @@ class TrainConfig:
                 self.variant not in VARIANTS
             ),
             "no data: name at least one folder of VOC's layout": not self.data,
+            "photographs without masks need a teacher (--teacher)": (
+                self.teacher is None and not all(root.masks for root in self.data)
+            ),
+            f"teacher {self.teacher.variant if self.teacher else ''!r}: choose one of "
+            f"{', '.join(VARIANTS)}": (
+                self.teacher is not None and self.teacher.variant not in VARIANTS
+            ),
+            f"stages is {self.stages}: 1 to 4, or 0 for all": not 0 <= self.stages <= 4,
+            "stages need a teacher, whose features they learn from": (
+                self.stages > 0 and self.teacher is None
+            ),
+            f"label_weight is {self.label_weight}: it must not be negative": not (
+                0 <= self.label_weight < math.inf
+            ),
             "weights of the data must be positive": not all(
                 0 < root.weight < math.inf for root in self.data
             ),
@@ -152,8 +194,9 @@ class Status:
 
     step: int
     steps: int
-    loss: float  # cross-entropy, mean over the steps since the last status
+    loss: float  # mean over the steps since the last status
     rate: float  # the decoder's learning rate
     images_per_second: float
     miou: tuple[float, ...] = ()  # %, of each validation set, where it was just measured
     initialized_from: str | None = None  # in the first status only
+    parts: dict[str, float] = field(default_factory=dict)  # of the loss, where it has several

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from deploy.calibration.dataset import IGNORE_LABEL
 from deploy.calibration.preprocess import MEAN, normalize
-from deploy.calibration.voc import UInt8Array, read_sample
+from deploy.calibration.voc import Sample, UInt8Array, read_image, read_sample
 from deploy.training.config import Augmentation, DataRoot
 
 PREFETCHED = 3  # batches made ahead of the network
@@ -111,6 +112,14 @@ def _recolor(rng: np.random.Generator, image: UInt8Array, strength: float) -> UI
     return pixels.clip(0, 255).astype(np.uint8)
 
 
+def _read(picture: Sample | Path) -> tuple[UInt8Array, UInt8Array]:
+    """Return an image and its mask; that of a photograph without one is ignored everywhere."""
+    if not isinstance(picture, Path):
+        return read_sample(picture)
+    image = read_image(picture, upright=True)
+    return image, np.full(image.shape[:2], IGNORE_LABEL, dtype=np.uint8)
+
+
 class Batch(NamedTuple):
     """What one step of training sees."""
 
@@ -129,7 +138,7 @@ class Batches:
     def __init__(
         self, roots: Sequence[DataRoot], augmentation: Augmentation, batch_size: int, seed: int
     ) -> None:
-        self._sources = [root.samples() for root in roots]
+        self._sources = [root.pictures() for root in roots]
         self._retain = [root.retain for root in roots]
         self._augmentations = [
             replace(augmentation, scale=root.zoom or augmentation.scale) for root in roots
@@ -143,7 +152,7 @@ class Batches:
         rng = np.random.default_rng([self._seed, step, number])
         chosen = int(rng.choice(len(self._sources), p=self._shares))
         source = self._sources[chosen]
-        image, mask = read_sample(source[rng.integers(len(source))])
+        image, mask = _read(source[rng.integers(len(source))])
         image, mask = augment(rng, image, mask, self._augmentations[chosen])
         inputs = torch.from_numpy(normalize(image))[0]
         return inputs, torch.from_numpy(mask.astype(np.int64)), self._retain[chosen]

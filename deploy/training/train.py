@@ -34,7 +34,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> Path:
     validation = [pick(root.samples(), config.validation_images) for root in config.validation]
     report = progress or (lambda status: None)
     saved = measured = noted = time.monotonic()
-    losses: list[float] = []
+    losses: list[dict[str, float]] = []
     stream = batches.stream(run.step, config.steps, config.workers)
     for batch in stream:
         losses.append(run.advance(batch))

@@ -117,7 +117,7 @@ def test_torchvision_mobilenetv2_computes_the_same_in_our_encoder(tmp_path: Path
     x = torch.randn(1, 3, 64, 64, generator=generator)
     assert isinstance(module, MobileNetV2)
     with torch.inference_mode():
-        ours, theirs = module.features(x)[-1], torchvision_forward(state, x)
+        ours, theirs = list(module.features(x))[-1], torchvision_forward(state, x)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
