@@ -19,7 +19,7 @@ from deploy.errors import DeployError
 from deploy.models import build, count_classes, read_class_names
 from deploy.models.checkpoint import read_state_dict
 from deploy.models.initialize import decoder_keys, initialize
-from deploy.models.transfer import take_over_decoder
+from deploy.models.transfer import take_over
 from deploy.store.files import replacing
 from deploy.training.config import Status, TrainConfig, TrainError
 from deploy.training.data import Batch
@@ -91,8 +91,8 @@ class Run:
         )
         if self.teacher is None or config.teacher is None or whole:
             return source
-        taken = take_over_decoder(self.network, self.teacher)
-        return f"{source}, {taken} kernels of the decoder of {config.teacher.variant}"
+        taken = take_over(self.network, self.teacher)
+        return f"{source}, {taken} of {config.teacher.variant}"
 
     def _start(self) -> nn.Module:
         """Return the network as it was before training; its answers must be of the same classes."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from deploy.models import build
 from deploy.models.checkpoint import fill_random
 from deploy.models.initialize import decoder_keys
-from deploy.models.transfer import reduction_names, take_over_decoder
+from deploy.models.transfer import reduction_names, take_over
 
 
 def random_network(variant: str, seed: int, classes: int = 21) -> nn.Module:
@@ -44,7 +44,7 @@ def test_the_decoder_computes_what_the_teachers_did(
     # the teacher's ReLU6 is the one thing that a ResNet's decoder has not
     monkeypatch.setattr("torch.nn.functional.relu6", nn.functional.relu)
     teacher, student = random_network("rf-lw-mbv2", 1), random_network(variant, 2)
-    assert take_over_decoder(student, teacher) == 20  # 16 poolings, 3 outputs, the classifier
+    assert take_over(student, teacher) == "20 kernels of the decoder"
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         wanted = teacher(image)
@@ -56,18 +56,33 @@ def test_the_decoder_computes_what_the_teachers_did(
     assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
 
 
-def test_within_a_family_all_of_the_decoder_but_the_reductions_is_the_teachers() -> None:
-    teacher, student = random_network("rf-lw50", 1), random_network("rf-lw101", 2)
-    assert take_over_decoder(student, teacher) == 23
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        ("rf-lw101", "23 kernels of the decoder and the encoder (17 blocks more, identities)"),
+        ("rf101", "23 kernels of the decoder and the encoder (17 blocks more, identities)"),
+    ],
+)
+def test_a_deeper_resnet_starts_as_the_shallower_one(variant: str, words: str) -> None:
+    teacher, student = random_network("rf-lw50", 1), random_network(variant, 2)
+    assert take_over(student, teacher) == words
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        wanted, found = teacher(image), student(image)
+    assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
+
+
+def test_the_same_network_is_copied_whole() -> None:
+    teacher, student = random_network("rf-lw50", 1), random_network("rf-lw50", 2)
+    assert take_over(student, teacher) == "23 kernels of the decoder and the encoder"
     own, theirs = student.state_dict(), teacher.state_dict()
-    for key in decoder_keys(student):
-        assert torch.equal(own[key], theirs[key]) == ("outl" not in key), key
+    assert all(torch.equal(own[key], theirs[key]) for key in decoder_keys(student))
 
 
 def test_what_would_have_to_be_narrower_stays() -> None:
     teacher, student = random_network("rf-lw50", 1), random_network("rf-lw-mbv2", 2)
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    assert take_over_decoder(student, teacher) == 15
+    assert take_over(student, teacher) == "15 kernels of the decoder"
     after, theirs = student.state_dict(), teacher.state_dict()
     deepest, finest = "crp4.0.1_outvar_dimred.weight", "crp1.0.1_outvar_dimred.weight"
     assert torch.equal(after[deepest], before[deepest])
@@ -77,5 +92,5 @@ def test_what_would_have_to_be_narrower_stays() -> None:
 def test_a_classifier_of_other_classes_stays() -> None:
     teacher, student = random_network("rf-lw-mbv2", 1, 21), random_network("rf-lw50", 2, 5)
     before = student.state_dict()["clf_conv.weight"].clone()
-    assert take_over_decoder(student, teacher) == 19
+    assert take_over(student, teacher) == "19 kernels of the decoder"
     assert torch.equal(student.state_dict()["clf_conv.weight"], before)

@@ -148,14 +148,14 @@ def test_stages_and_frozen_stages_leave_the_rest_alone(data: Path, tmp_path: Pat
 
 
 def test_a_run_that_is_cut_off_ends_as_one_that_is_not(data: Path, tmp_path: Path) -> None:
-    whole = load_file(train(imitating(data, tmp_path / "whole", checkpoint_minutes=0)))
-    cut = imitating(data, tmp_path / "cut", checkpoint_minutes=0)
+    whole = load_file(train(imitating(data, tmp_path / "whole", variant="rf-lw-mbv2")))
+    cut = imitating(data, tmp_path / "cut", variant="rf-lw-mbv2")
     run = Run(cut)
     for step in range(2):
         run.advance(Batches(cut.data, cut.augmentation, cut.batch_size, cut.seed).batch(step))
     run.save()
     assert (tmp_path / "cut" / CHECKPOINT).is_file()
-    resumed = load_file(train(imitating(data, tmp_path / "cut", resume=True)))
+    resumed = load_file(train(imitating(data, tmp_path / "cut", variant="rf-lw-mbv2", resume=True)))
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
 
 
