@@ -191,9 +191,15 @@ def fill_random(module: nn.Module, seed: int = 0) -> None:
 
 
 def _residual_scale(name: str) -> float:
-    """Return 0.25 for the last parameters of a residual branch, 1 for all others."""
+    """Return 0.25 for the last parameters of a residual branch, 1 for all others.
+
+    Of NASNet's, whose sums have no shortcut, it is what makes a branch's result as large as its
+    input: a depthwise convolution with no ReLU behind it keeps the variance by half of He's.
+    """
     last = ("_outvar_dimred.weight", "_conv_relu_varout_dimred.weight", "bn3.weight")
-    return 0.25 if name.endswith((*last, "output.2.1.weight")) else 1.0
+    if name.endswith((*last, "output.2.1.weight")):
+        return 0.25
+    return 0.5 if name.endswith(("depthwise_conv2d.weight", "bn_sep_2.weight")) else 1.0
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:

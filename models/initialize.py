@@ -12,8 +12,13 @@ from deploy.models.checkpoint import fill, fill_random, find_problems, read_stat
 from deploy.models.classes import CLASSIFIERS, count_classes
 from deploy.models.errors import ModelError
 from deploy.models.mobilenetv2 import STAGES, MobileNetV2
-from deploy.models.refinenet import MobileRefineNet, RefineNet
+from deploy.models.nasnet import NASNetAMobile
+from deploy.models.refinenet import MobileRefineNet, NASNetRefineNet, RefineNet
 from deploy.models.resnet import ResNet
+
+# What images are normalized by here (calibration/preprocess.py), and for the published NASNet.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NASNET_MEAN, NASNET_STD = 0.5, 0.5
 
 
 def initialize(module: nn.Module, path: Path | None, seed: int = 0) -> str:
@@ -22,10 +27,10 @@ def initialize(module: nn.Module, path: Path | None, seed: int = 0) -> str:
     Args:
         module: A network of ``models.build``.
         path: A whole checkpoint of that network, of which the classifier is left out where it is
-            for another number of classes; the parameters of its encoder alone; or
-            torchvision's ImageNet backbone as published (resnet50, resnet101, resnet152 or
-            mobilenet_v2, with their classifiers, which are left out). Everything else, and with
-            None everything, gets seeded random values.
+            for another number of classes; the parameters of its encoder alone; or an ImageNet
+            backbone as published (torchvision's resnet50, resnet101, resnet152 or mobilenet_v2,
+            Cadene's nasnetamobile, with their classifiers, which are left out). Everything else,
+            and with None everything, gets seeded random values.
         seed: Of the random values.
 
     Returns:
@@ -41,19 +46,21 @@ def initialize(module: nn.Module, path: Path | None, seed: int = 0) -> str:
     encoder = encoder_parameters(module)
     if not decoder_keys(module).isdisjoint(state):
         return _load_whole(module, state, path)
-    published = "features.0.0.weight" in state or "fc.weight" in state
+    published = None
     if "features.0.0.weight" in state and isinstance(module, MobileNetV2):
-        state = from_torchvision_mobilenetv2(state)
+        published, state = "torchvision's", from_torchvision_mobilenetv2(state)
     elif "fc.weight" in state and isinstance(module, ResNet):
-        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        published, state = "torchvision's", _without(state, "fc.")
+    elif "last_linear.weight" in state and isinstance(module, NASNetAMobile):
+        published, state = "the published", from_nasnetamobile(state)
     problems = find_problems(encoder, state)
     if problems:
         raise ModelError(
             f"{path} is neither a checkpoint of {type(module).__name__} nor its encoder, nor "
-            f"torchvision's backbone for it: {'; '.join(problems)}"
+            f"a published backbone for it: {'; '.join(problems)}"
         )
     module.load_state_dict(state, strict=False)  # strict above: all encoder keys, and no others
-    return f"torchvision's ImageNet backbone {path}" if published else f"the encoder of {path}"
+    return f"{published} ImageNet backbone {path}" if published else f"the encoder of {path}"
 
 
 def _load_whole(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> str:
@@ -76,10 +83,37 @@ def encoder_parameters(module: nn.Module) -> dict[str, Tensor]:
 
 def decoder_keys(module: nn.Module) -> set[str]:
     """Return the state dict's names that are not the encoder's."""
-    if not isinstance(module, RefineNet | MobileRefineNet):
+    if not isinstance(module, RefineNet | MobileRefineNet | NASNetRefineNet):
         raise ModelError(f"{type(module).__name__} is no RefineNet: build it with models.build")
-    first = re.compile(r"(conv1|bn1|layer\d)\.")
+    first = re.compile(r"(conv[01]|bn1|layer\d|(reduction_)?cell_\w+)\.")
     return {key for key in module.state_dict() if first.match(key) is None}
+
+
+def _without(state: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
+    """Return the parameters whose names do not begin with ``first``."""
+    return {key: value for key, value in state.items() if not key.startswith(first)}
+
+
+def from_nasnetamobile(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the encoder's parameters of a published NASNet-A-Mobile, for images as ours are.
+
+    It was trained on (p - 0.5) / 0.5, not on (p - mean) / std. With x ours, p = std x + mean, so
+    that its first convolution sees (std x + mean - 0.5) / 0.5: a factor for each colour, which goes
+    into the weight, and a shift, which the batch normalization behind takes off its mean. Nothing
+    is padded there, so that the result is the same everywhere.
+    """
+    encoder = _without(state, "last_linear.")
+    weight, mean = (encoder.get(f"conv0.{key}") for key in ("conv.weight", "bn.running_mean"))
+    if weight is None or mean is None or weight.shape[1:] != (3, 3, 3):
+        return encoder  # what does not fit is the caller's to say
+    if mean.shape != weight.shape[:1] or not (
+        weight.is_floating_point() and mean.is_floating_point()
+    ):
+        return encoder
+    scale = torch.tensor(STD)[:, None, None] / NASNET_STD
+    shift = (torch.tensor(MEAN)[:, None, None] - NASNET_MEAN) / NASNET_STD
+    shifted = mean - (weight * shift).sum(dim=(1, 2, 3))
+    return {**encoder, "conv0.conv.weight": weight * scale, "conv0.bn.running_mean": shifted}
 
 
 def from_torchvision_mobilenetv2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

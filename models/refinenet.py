@@ -18,6 +18,7 @@ from deploy.models.layers import (
     upsample_to,
 )
 from deploy.models.mobilenetv2 import MobileNetV2
+from deploy.models.nasnet import FEATURE_CHANNELS, NASNetAMobile
 from deploy.models.resnet import STAGE_CHANNELS, ResNet
 
 CHANNELS = 256  # of every decoder path but the deepest of the ResNet variants
@@ -78,13 +79,16 @@ class RefineNet(ResNet):
         return logits
 
 
-class MobileRefineNet(MobileNetV2):
-    """Light-Weight RefineNet with a MobileNetV2 encoder."""
+class LightWeightDecoder(nn.Module):
+    """The decoder behind small encoders: 256 channels in every path, 4 the deepest, 1 the finest.
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        for stage, encoder_channels in zip(range(3, 9), (24, 32, 64, 96, 160, 320), strict=True):
-            self.add_module(f"conv{stage}", conv1x1(encoder_channels, CHANNELS))
+    Its parameters have the same names and shapes whatever the encoder is.
+    """
+
+    activation = staticmethod(F.relu)  # before each pooling
+
+    def add_decoder(self, num_classes: int) -> None:
+        """Add all but what projects the encoder's outputs."""
         for path in range(1, 5):
             pooling = ChainedResidualPooling(CHANNELS, kernel_size=1)
             self.add_module(f"crp{path}", nn.Sequential(pooling))
@@ -93,15 +97,27 @@ class MobileRefineNet(MobileNetV2):
         self.dropout = nn.Dropout(p=0.5)
         self.segm = conv3x3(CHANNELS, num_classes, bias=True)
 
+    def pool(self, path: int, x: Tensor) -> Tensor:
+        """Apply ReLU, chained residual pooling and, but for the finest path, a 1x1 conv."""
+        x = self.get_submodule(f"crp{path}")(self.activation(x))
+        return x if path == 1 else self.get_submodule(f"conv_adapt{path}")(x)
+
+
+class MobileRefineNet(LightWeightDecoder, MobileNetV2):
+    """Light-Weight RefineNet with a MobileNetV2 encoder, whose ReLU6 the decoder takes over."""
+
+    activation = staticmethod(F.relu6)
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        for stage, encoder_channels in zip(range(3, 9), (24, 32, 64, 96, 160, 320), strict=True):
+            self.add_module(f"conv{stage}", conv1x1(encoder_channels, CHANNELS))
+        self.add_decoder(num_classes)
+
     def project(self, stage: int, x: Tensor) -> Tensor:
         """Project an encoder stage's output to the decoder's 256 channels."""
         projected: Tensor = self.get_submodule(f"conv{stage}")(x)
         return projected
-
-    def pool(self, path: int, x: Tensor) -> Tensor:
-        """Apply ReLU6, chained residual pooling and, but for the finest path, a 1x1 conv."""
-        x = self.get_submodule(f"crp{path}")(F.relu6(x))
-        return x if path == 1 else self.get_submodule(f"conv_adapt{path}")(x)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map images (N, 3, H, W) to logits (N, num_classes, ceil(H/4), ceil(W/4))."""
@@ -114,5 +130,37 @@ class MobileRefineNet(MobileNetV2):
         x = self.pool(2, x)
         x = self.project(3, l3) + upsample_to(x, l3)
         x = self.pool(1, x)
+        logits: Tensor = self.segm(x)
+        return logits
+
+
+class NASNetRefineNet(LightWeightDecoder, NASNetAMobile):
+    """Light-Weight RefineNet with a NASNet-A-Mobile encoder.
+
+    No reference code of it is public: the decoder is the light-weight one with 256 channels in
+    every path, on the encoder's features at 1/32, 1/16, 1/8 and 1/4.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        for path, encoder_channels in enumerate(FEATURE_CHANNELS, start=1):
+            self.add_module(f"dimred{path}", conv1x1(encoder_channels, CHANNELS))
+        self.add_decoder(num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images (N, 3, H, W) to logits (N, num_classes, ceil(H/4), ceil(W/4)).
+
+        The encoder's first convolution is not padded. Where it would leave out what makes the last
+        row or column of the logits, at sides of 4n + 1 and 4n + 2, zeros are put behind the image.
+        """
+        bottom, right = ((0, 2, 1, 0)[size % 4] for size in image.shape[2:])
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom))
+        x: Tensor | None = None
+        for path, feature in reversed([*enumerate(self.features(image), start=1)]):
+            feature = self.dropout(feature) if path > 2 else feature
+            reduced = self.get_submodule(f"dimred{path}")(feature)
+            reduced = reduced if x is None else reduced + upsample_to(x, reduced)
+            x = self.pool(path, reduced)
         logits: Tensor = self.segm(x)
         return logits

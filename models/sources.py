@@ -48,9 +48,10 @@ def find_weights(variant_id: str, weights: Path | None = None) -> WeightsSource:
             raise ModelError(f"no checkpoint at {weights}: pass the path of an existing file")
         return WeightsSource(kind="file", path=weights)
     torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".torch")
-    cached = torch_home / "models" / variant.upstream_file
-    if cached.is_file():
-        return WeightsSource(kind="cache", path=cached)
+    if variant.upstream_file is not None:
+        cached = torch_home / "models" / variant.upstream_file
+        if cached.is_file():
+            return WeightsSource(kind="cache", path=cached)
     shipped = SHIPPED / f"{variant_id}.safetensors"
     if shipped.is_file():
         return WeightsSource(kind="repository", path=shipped)

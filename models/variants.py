@@ -1,4 +1,4 @@
-"""The five networks, and the figures that others published for them."""
+"""The networks of the two papers, and the figures that others published for them."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,31 +12,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One network of the family; mIoU in % on VOC2012 val, as the sources quote it."""
+    """One network of the family; mIoU in % on VOC2012 val, as the sources quote it.
+
+    None where nothing of the kind was published for VOC's 21 classes.
+    """
 
     full_name: str
-    upstream_file: str  # the reference checkpoint's file name
-    published_miou: float  # single scale, the paper's or its repository's
-    vacc_fp16_miou: float  # VACC model zoo: squash to 500x500
-    vacc_int8_miou: float
+    upstream_file: str | None = None  # the reference checkpoint's file name
+    published_miou: float | None = None  # single scale, the paper's or its repository's
+    vacc_fp16_miou: float | None = None  # VACC model zoo: squash to 500x500
+    vacc_int8_miou: float | None = None
     parameters: int  # of 21 classes: learnable scalars (models/cost.py)
     macs: int  # of one image 3 x 500 x 500: multiply-accumulates of all convolutions
-    depth: int | None = None  # of the ResNet; None: MobileNetV2
+    network: str = "RefineNet"  # its class in refinenet.py
+    depth: int | None = None  # of a RefineNet's ResNet
     lightweight: bool = True
 
     def factory(self, num_classes: int) -> "nn.Module":
         """Return the network with torch's default initial parameters; loads torch."""
-        refinenet = import_module("deploy.models.refinenet")
-        if self.depth is None:
-            small: nn.Module = refinenet.MobileRefineNet(num_classes)
-            return small
-        large: nn.Module = refinenet.RefineNet(
-            self.depth, num_classes, lightweight=self.lightweight
+        network = getattr(import_module("deploy.models.refinenet"), self.network)
+        module: nn.Module = (
+            network(num_classes)
+            if self.depth is None
+            else network(self.depth, num_classes, lightweight=self.lightweight)
         )
-        return large
+        return module
 
 
 VARIANTS: dict[str, Variant] = {
+    "rf50": Variant(
+        full_name="RefineNet-ResNet50",
+        depth=50,
+        lightweight=False,
+        parameters=99_060_309,
+        macs=234_575_073_280,
+    ),
     "rf101": Variant(
         full_name="RefineNet-ResNet101",
         upstream_file="rf101_voc.pth.tar",
@@ -47,6 +57,13 @@ VARIANTS: dict[str, Variant] = {
         lightweight=False,
         parameters=118_052_437,
         macs=253_969_534_976,
+    ),
+    "rf152": Variant(
+        full_name="RefineNet-ResNet152",
+        depth=152,
+        lightweight=False,
+        parameters=133_696_085,
+        macs=273_222_504_448,
     ),
     "rf-lw50": Variant(
         full_name="RefineNet-LW-ResNet50",
@@ -78,8 +95,15 @@ VARIANTS: dict[str, Variant] = {
         parameters=61_993_301,
         macs=69_841_489_920,
     ),
+    "rf-lw-nasnet": Variant(
+        full_name="RefineNet-LW-NASNet-A-Mobile",
+        network="NASNetRefineNet",
+        parameters=6_010_919,
+        macs=10_322_395_920,
+    ),
     "rf-lw-mbv2": Variant(
         full_name="RefineNet-LW-MobileNetv2",
+        network="MobileRefineNet",
         upstream_file="rf_lwmbv2_voc.pth.tar",
         published_miou=76.2,
         vacc_fp16_miou=74.483,

@@ -262,10 +262,21 @@ def test_find_weights_takes_the_first_that_exists(
     assert find_weights("rf-lw101") == WeightsSource(kind="random")
 
 
-@pytest.mark.parametrize("variant_id", VARIANTS)
-def test_find_weights_looks_for_the_upstream_name(variant_id: str, no_weights: Path) -> None:
-    cached = touch(no_weights / "models" / VARIANTS[variant_id].upstream_file)
+@pytest.mark.parametrize(
+    ("variant_id", "name"),
+    [(key, v.upstream_file) for key, v in VARIANTS.items() if v.upstream_file is not None],
+)
+def test_find_weights_looks_for_the_upstream_name(
+    variant_id: str, name: str, no_weights: Path
+) -> None:
+    cached = touch(no_weights / "models" / name)
     assert find_weights(variant_id).path == cached
+
+
+@pytest.mark.parametrize("variant_id", ["rf50", "rf152", "rf-lw-nasnet"])
+def test_what_was_never_published_is_looked_for_nowhere(variant_id: str, no_weights: Path) -> None:
+    (no_weights / "models").mkdir(parents=True)
+    assert find_weights(variant_id) == WeightsSource(kind="random")
 
 
 @pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])

@@ -12,17 +12,23 @@ from deploy.models import DEFAULT_VARIANT, VARIANTS, ModelError, build, count_ma
 
 UPSTREAM = Path(__file__).parents[1] / "data" / "upstream"
 PARAMETERS = {
+    "rf50": 99_060_309,
     "rf101": 118_052_437,
+    "rf152": 133_696_085,
     "rf-lw50": 27_357_525,
     "rf-lw101": 46_349_653,
     "rf-lw152": 61_993_301,
+    "rf-lw-nasnet": 6_010_919,
     "rf-lw-mbv2": 3_284_565,
 }
 GIGA_MACS = {  # of the convolutions, for one image 3x500x500
+    "rf50": 234.575,
     "rf101": 253.970,
+    "rf152": 273.223,
     "rf-lw50": 31.194,
     "rf-lw101": 50.589,
     "rf-lw152": 69.842,
+    "rf-lw-nasnet": 10.322,
     "rf-lw-mbv2": 8.272,
 }
 UPSTREAM_FILES = {
@@ -32,6 +38,9 @@ UPSTREAM_FILES = {
     "rf-lw152": "rf_lw152_voc.pth.tar",
     "rf-lw-mbv2": "rf_lwmbv2_voc.pth.tar",
 }
+NEVER_PUBLISHED = {"rf50", "rf152", "rf-lw-nasnet"}  # with the 21 classes of VOC
+REFERENCES = [key for key in PARAMETERS if key != "rf-lw-nasnet"]  # with an output of the whole
+LARGE = ("rf50", "rf101", "rf152")
 
 each_variant = pytest.mark.parametrize("variant_id", list(PARAMETERS))
 
@@ -77,12 +86,20 @@ def upstream_shapes(variant_id: str) -> dict[str, list[int]]:
     return shapes
 
 
-def test_variants_are_the_five_and_hold_their_default() -> None:
-    assert {key: variant.upstream_file for key, variant in VARIANTS.items()} == UPSTREAM_FILES
+def test_variants_are_those_of_the_papers_and_hold_their_default() -> None:
+    assert list(VARIANTS) == list(PARAMETERS)
+    files = {key: variant.upstream_file for key, variant in VARIANTS.items()}
+    assert files == {**UPSTREAM_FILES, **dict.fromkeys(NEVER_PUBLISHED)}
     assert DEFAULT_VARIANT in VARIANTS
 
 
-@each_variant
+def test_what_was_never_published_has_no_figures() -> None:
+    for key, variant in VARIANTS.items():
+        figures = (variant.published_miou, variant.vacc_fp16_miou, variant.vacc_int8_miou)
+        assert [figure is None for figure in figures] == [key in NEVER_PUBLISHED] * 3
+
+
+@pytest.mark.parametrize("variant_id", REFERENCES)
 def test_build_has_keys_and_shapes_of_the_reference(variant_id: str) -> None:
     state = shared_network(variant_id).state_dict()
     assert {key: list(value.shape) for key, value in state.items()} == upstream_shapes(variant_id)
@@ -90,7 +107,7 @@ def test_build_has_keys_and_shapes_of_the_reference(variant_id: str) -> None:
 
 @pytest.mark.parametrize(
     "variant_id",
-    [pytest.param(key, marks=pytest.mark.slow if key == "rf101" else ()) for key in PARAMETERS],
+    [pytest.param(key, marks=pytest.mark.slow if key in LARGE else ()) for key in REFERENCES],
 )
 def test_build_computes_the_golden_output(variant_id: str) -> None:
     golden = np.load(UPSTREAM / f"{variant_id}-golden.npz")
@@ -121,14 +138,18 @@ def test_count_macs_of_one_convolution_equals_the_formula() -> None:
     assert count_macs(conv, 20, 30) == 10 * 15 * 10 * 3 * 3 * 3  # out_h, out_w, out_c, in_c, kernel
 
 
-SIZES = [(97, 129), (33, 66), (64, 31), (5, 7), (1, 1)]
+SIZES = [(97, 129), (33, 66), (64, 31), (5, 7), (2, 3), (1, 1)]
 
 
 @pytest.mark.parametrize(
     ("variant_id", "size"),
     [
         *((variant_id, (500, 333)) for variant_id in PARAMETERS),
-        *((variant_id, size) for variant_id in ("rf-lw50", "rf-lw-mbv2") for size in SIZES),
+        *(
+            (variant_id, size)
+            for variant_id in ("rf-lw50", "rf-lw-mbv2", "rf-lw-nasnet")
+            for size in SIZES
+        ),
     ],
 )
 def test_output_is_a_quarter_rounded_up(variant_id: str, size: tuple[int, int]) -> None:
@@ -137,7 +158,7 @@ def test_output_is_a_quarter_rounded_up(variant_id: str, size: tuple[int, int]) 
     assert logits.dtype == torch.float32
 
 
-@pytest.mark.parametrize("variant_id", ["rf101", "rf-lw50", "rf-lw-mbv2"])
+@pytest.mark.parametrize("variant_id", ["rf101", "rf-lw50", "rf-lw-nasnet", "rf-lw-mbv2"])
 @pytest.mark.parametrize("num_classes", [1, 7])
 def test_num_classes_sets_the_channels_of_the_logits(variant_id: str, num_classes: int) -> None:
     module = build_on_meta(variant_id, num_classes)
@@ -149,7 +170,7 @@ def test_build_returns_evaluation_mode(variant_id: str) -> None:
     assert not any(module.training for module in shared_network(variant_id).modules())
 
 
-@pytest.mark.parametrize("variant_id", ["rf101", "rf-lw50", "rf-lw-mbv2"])
+@pytest.mark.parametrize("variant_id", ["rf101", "rf-lw50", "rf-lw-nasnet", "rf-lw-mbv2"])
 def test_dropout_lies_on_two_paths_and_before_the_full_classifier(variant_id: str) -> None:
     module = build_on_meta(variant_id)
     rates = []
@@ -160,9 +181,10 @@ def test_dropout_lies_on_two_paths_and_before_the_full_classifier(variant_id: st
     assert rates == [0.5] * (3 if variant_id == "rf101" else 2)
 
 
-def test_images_of_a_batch_do_not_mix() -> None:
+@pytest.mark.parametrize("variant_id", ["rf-lw-nasnet", "rf-lw-mbv2"])
+def test_images_of_a_batch_do_not_mix(variant_id: str) -> None:
     torch.manual_seed(0)
-    module = build("rf-lw-mbv2")
+    module = build(variant_id)
     images = torch.randn(2, 3, 65, 47)
     with torch.inference_mode():
         together = module(images)
@@ -171,8 +193,8 @@ def test_images_of_a_batch_do_not_mix() -> None:
 
 
 def test_build_of_an_unknown_variant_lists_the_known_ones() -> None:
-    with pytest.raises(ModelError, match=r"no variant 'rf50'.*rf101, rf-lw50, .*rf-lw-mbv2"):
-        build("rf50")
+    with pytest.raises(ModelError, match=r"no variant 'rf34'.*rf101, .*rf-lw50, .*rf-lw-mbv2"):
+        build("rf34")
 
 
 @pytest.mark.parametrize("num_classes", [0, -3])
