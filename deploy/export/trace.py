@@ -1,5 +1,6 @@
 """Torch to ONNX, proved equal on a seeded input."""
 
+import ast
 import logging
 import warnings
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import torch
+from onnxscript.optimizer import optimize_ir
 from torch import nn
 
 from deploy.calibration.preprocess import Float32Array
@@ -15,6 +17,7 @@ from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.runtimes.torch import TorchRunner
 
 OPSET = 18  # the exporter's own; what TensorRT 8.6, OpenVINO and QNN all read
+ANY_SIZE = 2**31  # elements of a constant
 TOLERANCE = 1e-3  # largest difference allowed, as a share of the logits' range
 INPUT, OUTPUT = "image", "logits"
 
@@ -43,7 +46,7 @@ def export_onnx(module: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:
     """Trace ``module`` at a fixed 1x3xHxW and return a checked graph.
 
     Batch normalization is folded into the convolutions; nodes that hold a parameter are named after
-    it. Input ``image``, output ``logits``, opset 18.
+    its module. Input ``image``, output ``logits``, opset 18.
 
     Raises:
         ExportError: a batch normalization is left in the graph.
@@ -62,13 +65,16 @@ def export_onnx(module: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
+    if any(node.op_type == "BatchNormalization" for node in program.model.graph):
+        # A weight that is computed of others is folded, and may be folded into, whatever its size.
+        optimize_ir(program.model, input_size_limit=ANY_SIZE, output_size_limit=ANY_SIZE)
     model: onnx.ModelProto = program.model_proto
     for value in program.model.graph.initializers.values():
         value.const_value = None  # the exporter holds its last program until the next one
+    _name_after_modules(model)
     del model.metadata_props[:]
     for node in model.graph.node:
         del node.metadata_props[:]  # the exporter's notes hold source paths of this machine
-    _name_after_parameters(model)
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
         raise ExportError("the exporter left a batch normalization unfolded: report it as a bug")
     onnx.checker.check_model(model, full_check=True)
@@ -103,14 +109,14 @@ def prove_equal(expected: Float32Array, found: Float32Array, what: str) -> Diffe
     return difference
 
 
-def _name_after_parameters(model: onnx.ModelProto) -> None:
+def _name_after_modules(model: onnx.ModelProto) -> None:
     """Rename, in place, each convolution and its output to the module that holds its weight."""
     taken = {value.name for value in model.graph.output}
     renamed: dict[str, str] = {}
     for node in model.graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
-        module_name = node.input[1].removesuffix(".weight") if node.op_type == "Conv" else ""
+        module_name = _module_name(node) if node.op_type == "Conv" else ""
         if module_name and module_name not in taken:
             taken.add(module_name)
             node.name = module_name
@@ -118,3 +124,13 @@ def _name_after_parameters(model: onnx.ModelProto) -> None:
                 renamed[node.output[0]] = module_name
                 node.output[0] = module_name
     del model.graph.value_info[:]  # names changed; shape inference fills it anew
+
+
+def _module_name(node: onnx.NodeProto) -> str:
+    """Return the module of a convolution's weight; of a computed one, the module that it is in."""
+    weight: str = node.input[1]
+    if weight.endswith(".weight"):
+        return weight.removesuffix(".weight")
+    notes = {note.key: note.value for note in node.metadata_props}
+    _, *modules, _ = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "['', '']"))
+    return str(modules[-1]) if modules else ""

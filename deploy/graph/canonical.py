@@ -1,8 +1,9 @@
 """One form for what exporters write in many: the same graph, as later stages look for things.
 
 Exporters keep weights in Constant nodes or behind Identity, list initializers among the inputs,
-leave paddings to a rule, or add a bias by a node of its own. Each pass changes one such habit and
-no result; a graph that has none of them is returned as it is, to the byte.
+leave paddings to a rule, add a bias by a node of its own, or rectify parts after joining them. Each
+pass changes one such habit and no result; a graph that has none of them is returned as it is, to
+the byte.
 """
 
 import math
@@ -18,6 +19,7 @@ from onnx_ir.passes.common import (
     RemoveInitializersFromInputsPass,
 )
 
+from deploy.graph.concatenation import with_activations_before_concat
 from deploy.graph.graph import Graph, attributes, with_nodes, without_unused_constants
 from deploy.graph.names import Names
 
@@ -30,7 +32,7 @@ def canonical(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Constants are initializers, and no inputs; no Identity stands between nodes; convolutions and
     poolings have explicit paddings; a constant that is added to a convolution's result for each
-    channel is its bias.
+    channel is its bias; a Relu stands before a Concat, not behind it.
     """
     for each in PASSES:
         model = each(model)
@@ -56,14 +58,15 @@ def with_constants_as_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_explicit_pads(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph with paddings in numbers where ``auto_pad`` leaves them to a rule.
+    """Return the graph with paddings in numbers where ``auto_pad`` or ``ceil_mode`` is a rule.
 
     SAME_UPPER and SAME_LOWER: output = ceil(input / stride), so that the total padding of an axis
     is (output - 1) * stride + (kernel - 1) * dilation + 1 - input, the odd one at its end or
-    beginning (ONNX, Conv and MaxPool).
+    beginning (ONNX, Conv and MaxPool). A window that reaches beyond the end in ``ceil_mode`` takes
+    as many values as one that reaches into padding, unless a mean counts padding in.
     """
     graph = Graph(model)
-    nodes = [_padded(graph, node) for node in model.graph.node]
+    nodes = [_covered(graph, _padded(graph, node)) for node in model.graph.node]
     changed = any(new is not old for new, old in zip(nodes, model.graph.node, strict=True))
     return with_nodes(model, nodes) if changed else model
 
@@ -95,6 +98,30 @@ def _padded(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto:
         small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
         pads = [*small, *large] if rule == "SAME_UPPER" else [*large, *small]
         copy.attribute.append(onnx.helper.make_attribute("pads", pads))
+    return copy
+
+
+def _covered(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto:
+    """Return a pooling whose paddings reach as far as its last window in ``ceil_mode`` does."""
+    given = attributes(node)
+    shapes = [graph.shapes.get(name) for name in (node.input[:1] + node.output[:1])]
+    if not given.get("ceil_mode") or None in shapes or "auto_pad" in given:
+        return node
+    size, result = (shape[2:] for shape in shapes if shape is not None)
+    axes = len(size)
+    pads = list(given.get("pads", [0] * (2 * axes)))
+    strides, dilations = (given.get(name, [1] * axes) for name in ("strides", "dilations"))
+    for axis, kernel in enumerate(given["kernel_shape"]):
+        reached = (result[axis] - 1) * strides[axis] + (kernel - 1) * dilations[axis] + 1
+        beyond = reached - size[axis] - pads[axis] - pads[axes + axis]
+        if beyond > 0 and given.get("count_include_pad"):
+            return node
+        pads[axes + axis] += max(0, beyond)
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    del copy.attribute[:]
+    copy.attribute.extend(a for a in node.attribute if a.name not in ("ceil_mode", "pads"))
+    copy.attribute.append(onnx.helper.make_attribute("pads", pads))
     return copy
 
 
@@ -156,4 +183,5 @@ PASSES: tuple[Pass, ...] = (
     with_constants_as_initializers,
     with_explicit_pads,
     with_biases_in_convolutions,
+    with_activations_before_concat,
 )
