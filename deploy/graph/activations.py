@@ -14,7 +14,7 @@ SAME_SCALE = ("MaxPool", "Resize")  # their output may take the scale of their i
 WITHIN = (b"nearest", b"linear")  # modes of a Resize whose results lie between its input's values
 
 
-QUANTIZABLE = ("Conv", "Add", *SAME_SCALE)
+QUANTIZABLE = ("Conv", "Add", "AveragePool", "Concat", *SAME_SCALE)
 
 
 def activations(graph: Graph, node: onnx.NodeProto) -> list[str]:

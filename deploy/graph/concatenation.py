@@ -39,9 +39,7 @@ def _relu_behind(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto | None:
     return graph.only_consumer(node.output[0], "Relu")
 
 
-def _rectified(
-    concat: onnx.NodeProto, relu: onnx.NodeProto, names: Names
-) -> list[onnx.NodeProto]:
+def _rectified(concat: onnx.NodeProto, relu: onnx.NodeProto, names: Names) -> list[onnx.NodeProto]:
     """Return a Relu for each part, and the Concat of these under the name of the Relu's result."""
     parts = {name: names.get(f"{name}_to_{concat.output[0]}") for name in concat.input}
     copy = onnx.NodeProto()

@@ -30,6 +30,7 @@ class Profile:
     power_of_two: bool = False  # every scale is a power of two
     bias: Bias = Bias.INT32
     quantize_results: bool = True  # Q/DQ on the result of every 8-bit node, whoever takes it
+    same_scale_average: bool = False  # an AveragePool's result has the scale of its input
     fuse_add: bool = False  # an Add computes in the convolution before it: that branch has no Q/DQ
     float_operators: frozenset[str] = frozenset()  # operators that take and give floats
     # Rewrites that change no result (deploy/quantize/rewrite.py), where they were measured faster.

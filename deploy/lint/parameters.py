@@ -40,9 +40,11 @@ def activation_scales(checked: Checked) -> Problems:
 def changed_scales(checked: Checked) -> Problems:
     """Want the same scale and zero point before and after a MaxPool or Resize.
 
-    onnxruntime, qdq_selectors.cc (DropQDQNodeGroupSelector, IsQDQPairSupported).
+    onnxruntime, qdq_selectors.cc (DropQDQNodeGroupSelector, IsQDQPairSupported). Of an AveragePool
+    as well where the target has it so: AMD Quark for ONNX, align_pool.
     """
-    for node in filter(keeps_scale, checked.nodes(*SAME_SCALE)):
+    averages = checked.nodes("AveragePool") if checked.profile.same_scale_average else ()
+    for node in (*filter(keeps_scale, checked.nodes(*SAME_SCALE)), *averages):
         before = checked.graph.dequantized(node.input[0])
         after = checked.graph.quantized(node.output[0])
         if before is not None and after is not None and not before.same_as(after):
@@ -52,7 +54,8 @@ def changed_scales(checked: Checked) -> Problems:
 def concatenated_scales(checked: Checked) -> Problems:
     """Want one scale for all inputs of a Concat.
 
-    OpenVINO, "Low Precision Transformations" (ConcatTransformation).
+    OpenVINO, "Low Precision Transformations" (ConcatTransformation); AMD Quark for ONNX,
+    align_concat.
     """
     for node in checked.graph.model.graph.node:
         if node.op_type == "Concat":

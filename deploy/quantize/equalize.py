@@ -20,7 +20,8 @@ from deploy.graph.graph import Graph, attributes, without_unused_constants
 
 Float64 = NDArray[np.float64]
 
-HOMOGENEOUS = ("Relu", "MaxPool", "Resize", "Clip")  # f(x / s) = f(x) / s; of Clip see _divisors
+# f(x / s) = f(x) / s; of Clip see _divisors
+HOMOGENEOUS = ("Relu", "MaxPool", "AveragePool", "Resize", "Clip")
 STRENGTH = 0.5  # 0: as they are; 1: all channels get one range; see Xiao et al. 2022, 2211.10438
 LEAST = 1e-3  # of s: a channel that hardly ever speaks is not blown up to noise
 

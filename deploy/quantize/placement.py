@@ -1,6 +1,6 @@
 """Which nodes compute in 8 bits, and which tensors therefore need a scale."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import onnx
@@ -8,15 +8,15 @@ import onnx
 from deploy.errors import GraphError
 from deploy.graph.activations import (
     ACTIVATIONS,
-    QUANTIZABLE,
     activation_bounds,
     activations,
     fused_activation,
     fused_branch,
-    keeps_scale,
 )
 from deploy.graph.graph import MINIMUM_OPSET, Graph, attributes, opset
 from deploy.graph.profile import Profile
+from deploy.quantize.obstacles import obstacle
+from deploy.quantize.sharing import odd_part, scale_root
 
 QUANTIZED_ALREADY = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "DynamicQuantizeLinear")
 
@@ -26,7 +26,8 @@ class Placement:
     """Where a graph is quantized.
 
     ``scale_of`` maps every quantized activation to the tensor whose range gives its scale: itself,
-    but for what a max-pooling or a resize passes through.
+    but for what shares another's (sharing.py). A Relu or Clip of its own between 8-bit nodes is in
+    neither list: what it takes is dequantized, and what it gives is quantized at once.
     """
 
     nodes: list[str] = field(default_factory=list)
@@ -43,7 +44,7 @@ class Placement:
 
 
 def place(graph: Graph, profile: Profile, exclude: Collection[str] = frozenset()) -> Placement:
-    """Return where to quantize: every Conv, Add, MaxPool and Resize that 8 bits can compute.
+    """Return where to quantize: every node of QUANTIZABLE's types that 8 bits can compute.
 
     Whatever the profile and the nodes that are excluded, the tensors to observe are among those of
     the default profile without exclusions: one calibration serves all.
@@ -74,7 +75,9 @@ def place(graph: Graph, profile: Profile, exclude: Collection[str] = frozenset()
     for node in quantized:
         names = [name for name in node.input if name in reads[node.name]]
         names += [_result(graph, node)] if profile.quantize_results else []
-        scale_of |= {name: _scale_root(graph, name) for name in names if name not in scale_of}
+        scale_of |= {
+            name: scale_root(graph, name, profile) for name in names if name not in scale_of
+        }
     reads |= _reads_of_float_nodes(graph, kept, scale_of, profile)
     return Placement(
         nodes=[node.name for node in quantized],
@@ -82,8 +85,27 @@ def place(graph: Graph, profile: Profile, exclude: Collection[str] = frozenset()
         reads=reads,
         outputs=graph.outputs & scale_of.keys() if profile.quantize_results else frozenset(),
         non_negative=frozenset(name for name in scale_of if _is_non_negative(graph, name)),
-        kept_float=kept,
+        kept_float={
+            node.name: kept[node.name]
+            for node in graph.model.graph.node
+            if node.name in kept
+            and (node.name in exclude or not _lies_between(graph, node, reads, scale_of))
+        },
     )
+
+
+def _lies_between(
+    graph: Graph,
+    node: onnx.NodeProto,
+    reads: Mapping[str, frozenset[str]],
+    scale_of: Mapping[str, str],
+) -> bool:
+    """Say whether a Relu or Clip of its own stands between Q/DQ: after a DQ, before a Q."""
+    if node.op_type not in ACTIVATIONS or node.output[0] not in scale_of:
+        return False
+    bounds = activation_bounds(graph, node)
+    holds_zero = bounds is not None and bounds[0] <= 0 < bounds[1]
+    return holds_zero and node.input[0] in reads.get(node.name, ())
 
 
 def _result(graph: Graph, node: onnx.NodeProto) -> str:
@@ -112,9 +134,11 @@ def _reason_to_keep(
         return f"{node.op_type} computes in float on target {profile.name}"
     if profile.group_scale and _has_wide_groups(graph, node):
         return f"target {profile.name} has one weight scale for all channels of a group"
-    return _obstacle(graph, node) or (
-        "the caller keeps it in float" if node.name in exclude else None
-    )
+    if reason := obstacle(graph, node):
+        return reason
+    if node.op_type == "Concat" and (part := odd_part(graph, node, profile)) is not None:
+        return f"its part {part} has the scale of what others take, too"
+    return "the caller keeps it in float" if node.name in exclude else None
 
 
 def _has_wide_groups(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -163,43 +187,6 @@ def _reads_of_float_nodes(
 def _float_source(graph: Graph, name: str, kept: dict[str, str]) -> bool:
     """Say whether a node that stays float makes the tensor."""
     return graph.producers[name].name in kept
-
-
-def _scale_root(graph: Graph, name: str) -> str:
-    """Return the tensor whose values this one takes, through any max-pooling and resizing."""
-    producer = graph.producers.get(name)
-    while producer is not None and keeps_scale(producer) and not _obstacle(graph, producer):
-        name = producer.input[0]
-        producer = graph.producers.get(name)
-    return name
-
-
-def _obstacle(graph: Graph, node: onnx.NodeProto) -> str | None:
-    """Return why the node cannot compute in 8 bits, or None if it can."""
-    if node.op_type not in QUANTIZABLE:
-        return _foreign(graph, node)
-    if node.input[0] in graph.constants and node.op_type != "Add":
-        return "its input is constant (deploy simplify folds it)"
-    if node.op_type == "MaxPool" and any(node.output[1:]):
-        return "it gives indices, too"
-    tensors = [*activations(graph, node), node.output[0]]
-    if any(len(graph.shapes.get(name, ())) != 4 for name in tensors):
-        return "its tensors are not all images of a fixed shape (N, C, H, W)"
-    if node.op_type == "Conv" and any(name not in graph.constants for name in node.input[1:]):
-        return "its weight or bias is no initializer (deploy simplify may make it one)"
-    if node.op_type == "Add" and any(name in graph.constants for name in node.input):
-        return "one of its inputs is constant"
-    return None
-
-
-def _foreign(graph: Graph, node: onnx.NodeProto) -> str:
-    """Return why an operator that is none of QUANTIZABLE stays float."""
-    if node.op_type == "BatchNormalization":
-        return "it is no part of a convolution (deploy simplify folds it into one before it)"
-    bounds = activation_bounds(graph, node) if node.op_type == "Clip" else None
-    if bounds is not None and not bounds[0] <= 0 < bounds[1]:
-        return f"0, which every 8-bit range holds, is not within its bounds {bounds}"
-    return f"{node.op_type} has no 8-bit form here"
 
 
 def _is_non_negative(graph: Graph, name: str) -> bool:

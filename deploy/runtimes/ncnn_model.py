@@ -39,6 +39,7 @@ SCALE_PER_GROUP = 1  # that of ConvolutionDepthWise
 # Of the layer's feature mask: its int8 Winograd kernels add in 16 bits, for weights of 6 bits.
 NO_WINOGRAD = 1 << 6
 BILINEAR = 2
+MAXIMUM, MEAN = 0, 1  # pooling_type
 EXPLICIT_PADS = 1
 LINEAR_MODES = {b"half_pixel": 0, b"pytorch_half_pixel": 0, b"align_corners": 1}
 
@@ -68,7 +69,9 @@ class _Translation:
             "Add": self.add,
             "Relu": self.activation,
             "Clip": self.activation,
-            "MaxPool": self.max_pool,
+            "AveragePool": self.pool,
+            "Concat": self.concat,
+            "MaxPool": self.pool,
             "Resize": self.resize,
             **dict.fromkeys(PASSIVE, self.passive),
         }
@@ -225,20 +228,40 @@ class _Translation:
             raise _cannot(node, "one of its inputs is constant")
         self.emit("BinaryOp", node.name, tuple(node.input), node.output[0], {0: 0})
 
-    def max_pool(self, node: onnx.NodeProto) -> None:
-        """Translate a max-pooling; what is rounded up is padded, which no maximum sees."""
-        given = attributes(node)
+    def concat(self, node: onnx.NodeProto) -> None:
+        """Translate a concatenation of images along channels, rows or columns."""
+        axis = int(attributes(node)["axis"]) % 4
+        if axis == 0 or any(name in self.graph.constants for name in node.input):
+            raise _cannot(node, "it joins whole images, or one of its inputs is constant")
+        for name in node.input:
+            self.size(node, name)
+        self.emit("Concat", node.name, tuple(node.input), node.output[0], {0: axis - 1})
+
+    def pool(self, node: onnx.NodeProto) -> None:
+        """Translate a pooling; what is rounded up is padded, which no maximum sees.
+
+        A mean is over what lies in the image, or with the padding that it has.
+        """
+        given, is_mean = attributes(node), node.op_type == "AveragePool"
         if any(node.output[1:]) or any(each != 1 for each in given.get("dilations", [])):
             raise _cannot(node, "it gives indices, or is dilated")
         kernel, (top, left, bottom, right) = given["kernel_shape"], given.get("pads", [0] * 4)
         strides, size = given.get("strides", [1, 1]), self.size(node, node.input[0])
         result = self.size(node, node.output[0])
         whole = [(r - 1) * s + k for r, s, k in zip(result, strides, kernel, strict=True)]
-        bottom = max(bottom, whole[0] - size[0] - top)
-        right = max(right, whole[1] - size[1] - left)
-        parameters: dict[int, Value] = {0: 0, 1: kernel[1], 11: kernel[0]}
+        beyond = whole[0] - size[0] - top - bottom, whole[1] - size[1] - left - right
+        if max(beyond) > 0 and given.get("count_include_pad"):
+            raise _cannot(node, "its mean counts padding in, but not what is rounded up")
+        bottom, right = bottom + max(beyond[0], 0), right + max(beyond[1], 0)
+        parameters: dict[int, Value] = {
+            0: MEAN if is_mean else MAXIMUM,
+            1: kernel[1],
+            11: kernel[0],
+        }
         parameters |= {2: strides[1], 12: strides[0], 5: EXPLICIT_PADS}
         parameters |= {3: left, 14: right, 13: top, 15: bottom}
+        if is_mean:
+            parameters[6] = int(given.get("count_include_pad", 0))
         self.emit("Pooling", node.name, (node.input[0],), node.output[0], parameters)
 
     def resize(self, node: onnx.NodeProto) -> None:

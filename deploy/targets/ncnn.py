@@ -53,7 +53,7 @@ NCNN = Accelerator(
         group_scale=True,
         bias=Bias.FLOAT,
         quantize_results=False,
-        float_operators=frozenset({"Add", "MaxPool", "Resize"}),
+        float_operators=frozenset({"Add", "AveragePool", "Concat", "MaxPool", "Resize"}),
     ),
     rules=(*COMMON, ZERO_POINT, FLOAT_BIAS, FLOAT_OPERANDS, GROUP_SCALE),
     executed_by=Runtime.NCNN,

@@ -6,6 +6,7 @@ from deploy.graph.profile import Bias, Profile
 from deploy.lint.rules import (
     CHANGED_SCALE,
     COMMON,
+    CONCAT_SCALE,
     FLOAT_RESULT,
     NARROW_BIAS,
     POWER_OF_TWO,
@@ -25,6 +26,7 @@ POW2 = Accelerator(
         per_channel=False,
         power_of_two=True,
         bias=Bias.INT8,
+        same_scale_average=True,
     ),
     rules=(
         *COMMON,
@@ -34,6 +36,7 @@ POW2 = Accelerator(
         NARROW_BIAS,
         FLOAT_RESULT,
         CHANGED_SCALE,
+        CONCAT_SCALE,
     ),
     also_for=frozenset({"openvino"}),
 )

@@ -66,7 +66,9 @@ def test_place_relu_whose_input_is_needed_elsewhere_is_not_fused() -> None:
     )
     placement = place(Graph(model), ORT)
     assert placement.observed == ["image", "a", "b", "c", "logits"]
-    assert list(placement.kept_float) == ["relu"]
+    assert placement.reads["relu"] == {"a"}
+    assert placement.kept_float == {}  # what it takes and gives is quantized
+    assert list(place(Graph(model), TENSORRT).kept_float) == ["relu"]
 
 
 def test_place_convolution_with_a_computed_weight_stays_float() -> None:
