@@ -253,12 +253,17 @@ def describe_variant(name: str) -> dict[str, Any]:
         "full_name": variant.full_name,
         "parameters": variant.parameters,
         "macs": variant.macs,
-        "published_miou": variant.published_miou / 100,
-        "vacc_fp16_miou": variant.vacc_fp16_miou / 100,
-        "vacc_int8_miou": variant.vacc_int8_miou / 100,
+        "published_miou": as_share(variant.published_miou),
+        "vacc_fp16_miou": as_share(variant.vacc_fp16_miou),
+        "vacc_int8_miou": as_share(variant.vacc_int8_miou),
         "upstream_file": variant.upstream_file,
         "weights": {"source": source.kind, "path": source.path and str(source.path)},
     }
+
+
+def as_share(percentage: float | None) -> float | None:
+    """Return a published figure as a share; None where there is none."""
+    return None if percentage is None else percentage / 100
 
 
 def main() -> None:

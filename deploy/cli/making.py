@@ -100,7 +100,7 @@ def train_(
     init: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="torchvision's ImageNet backbone, an encoder, or a checkpoint."
+            metavar="PATH", help="A published ImageNet backbone, an encoder, or a checkpoint."
         ),
     ] = None,
     teacher: Teacher = None,

@@ -21,9 +21,7 @@ Targets = Annotated[
     list[str] | None,
     typer.Argument(metavar="VARIANT|MODEL.onnx", help="By default every variant exported."),
 ]
-Variants = Annotated[
-    list[str] | None, typer.Argument(metavar="VARIANT", help="By default all five.")
-]
+Variants = Annotated[list[str] | None, typer.Argument(metavar="VARIANT", help="By default all.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the artifacts.")]
 VocRoot = Annotated[
     Path | None,

@@ -99,10 +99,14 @@ def int8_graphs(variant: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _published(variant: Variant, dataset: dict[str, Any]) -> dict[str, float | None]:
-    """Return others' figures, shares; they are of VOC, and None for other data."""
+    """Return others' figures, shares; of VOC, so that they are None for other data.
+
+    So are those of a variant for which nobody published any.
+    """
     figures = {
         "miou": variant.published_miou,
         "vacc_fp16_miou": variant.vacc_fp16_miou,
         "vacc_int8_miou": variant.vacc_int8_miou,
     }
-    return {k: value / 100 if has_published(dataset) else None for k, value in figures.items()}
+    shown = has_published(dataset)
+    return {k: v / 100 if shown and v is not None else None for k, v in figures.items()}
