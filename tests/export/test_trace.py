@@ -95,7 +95,12 @@ def test_simplify_onnx_removes_nodes_and_proves_equality(branches: Branches) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "variant", ["rf-lw-mbv2", "rf-lw50", pytest.param("rf101", marks=pytest.mark.long)]
+    "variant",
+    [
+        "rf-lw-mbv2",
+        "rf-lw50",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("rf50", "rf101", "rf152")),
+    ],
 )
 def test_export_onnx_of_a_variant_is_made_of_five_operators(variant: str) -> None:
     module, _ = models.build_with_weights(variant)
