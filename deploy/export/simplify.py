@@ -1,17 +1,22 @@
 """onnxsim, and a proof that it changed no number that matters."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 import onnxsim
 
+from deploy.calibration.preprocess import Float32Array
 from deploy.errors import GraphError
-from deploy.export.trace import Difference, prove_equal
+from deploy.export.trace import Difference, prove_equal, seeded_image
 from deploy.graph.canonical import canonical
-from deploy.graph.graph import Graph, count_ops, with_node_names
+from deploy.graph.graph import Graph, count_ops, with_node_names, without_large_constants
 from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.runtimes.onnxruntime import OnnxRunner
+from deploy.store.memory import give_back
+
+# A graph of nothing else, whose large constants all belong to convolutions, has none to be folded.
+FOLDED = {"Conv", "Relu", "Clip", "Add", "MaxPool", "AveragePool", "Concat", "Resize"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,7 @@ class SimplifiedGraph:
     ops_before: dict[str, int]
     ops_after: dict[str, int]
     difference: Difference
+    logits: Float32Array  # that it gives for the seeded image
 
 
 def simplify_onnx(model: onnx.ModelProto) -> SimplifiedGraph:
@@ -32,7 +38,7 @@ def simplify_onnx(model: onnx.ModelProto) -> SimplifiedGraph:
         ExportError: the simplified graph computes something else.
     """
     try:
-        simplified, checked = onnxsim.simplify(model)
+        simplified, checked = _simplified(model)
     except Exception as error:  # onnxsim raises what its C++ core throws
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise GraphError(f"onnxsim cannot simplify the graph: {reason}") from None
@@ -41,12 +47,53 @@ def simplify_onnx(model: onnx.ModelProto) -> SimplifiedGraph:
     set_metadata(simplified, read_metadata(model))  # onnxsim adds its own settings
     simplified = with_node_names(canonical(simplified))
     onnx.checker.check_model(simplified)
-    size = Graph(simplified).input_size
-    image = np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
-    before, after = OnnxRunner(model)(image), OnnxRunner(simplified)(image)
+    image = seeded_image(Graph(simplified).input_size)
+    before = OnnxRunner(model)(image)
+    give_back()
+    after = OnnxRunner(simplified)(image)
     return SimplifiedGraph(
         model=simplified,
         ops_before=count_ops(model),
         ops_after=count_ops(simplified),
         difference=prove_equal(before, after, "the graph and its simplified form"),
+        logits=after,
     )
+
+
+def _simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
+    """Return what onnxsim makes of a graph, and whether it found that right.
+
+    onnxsim holds a graph several times over. Where no weight can be folded it is given them as
+    inputs, and they are put back: the result is the same to the byte.
+    """
+    skeleton = without_large_constants(model)
+    weights = {value.name for value in skeleton.graph.input} - {v.name for v in model.graph.input}
+    if not _belong_to_convolutions(model, weights):
+        simplified, checked = onnxsim.simplify(model)
+        return simplified, checked
+    simplified, checked = onnxsim.simplify(skeleton)
+    graph = simplified.graph
+    used = {name for node in graph.node for name in node.input}
+    small = {tensor.name: tensor for tensor in graph.initializer}
+    kept = [small.pop(t.name, t) for t in model.graph.initializer if t.name in used]
+    kept += small.values()
+    inputs = [value for value in graph.input if value.name not in weights]
+    for field, values in ((graph.initializer, kept), (graph.input, inputs)):
+        copies = list(values)
+        del field[:]
+        field.extend(copies)
+    for name in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        if model.HasField(name):
+            setattr(simplified, name, getattr(model, name))
+    return simplified, checked
+
+
+def _belong_to_convolutions(model: onnx.ModelProto, weights: Collection[str]) -> bool:
+    """Say whether convolutions alone take some constants, and no node could be folded into one."""
+    takers = [
+        node.op_type == "Conv" and name != node.input[0]
+        for node in model.graph.node
+        for name in node.input
+        if name in weights
+    ]
+    return all(takers) and {node.op_type for node in model.graph.node} <= FOLDED

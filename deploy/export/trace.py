@@ -81,17 +81,28 @@ def export_onnx(module: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:
     return model
 
 
+def seeded_image(size: tuple[int, int]) -> Float32Array:
+    """Return the input (1, 3, H, W) on which networks are compared."""
+    return np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
+
+
 def compare_with_torch(
-    model: onnx.ModelProto, module: nn.Module, size: tuple[int, int]
+    found: onnx.ModelProto | Float32Array, module: nn.Module, size: tuple[int, int]
 ) -> Difference:
-    """Return the difference between the graph's and torch's logits for a seeded input.
+    """Return the difference between a graph's and torch's logits for the seeded image.
+
+    Args:
+        found: the graph, or the logits that it gives for that image.
+        module: torch's network.
+        size: of the image.
 
     Raises:
         ExportError: it exceeds :data:`TOLERANCE` of the logits' range.
     """
-    image = np.random.default_rng(0).standard_normal((1, 3, *size), dtype=np.float32)
+    image = seeded_image(size)
     expected = TorchRunner(module)(image)
-    return prove_equal(expected, OnnxRunner(model)(image), "torch and the exported graph")
+    logits = OnnxRunner(found)(image) if isinstance(found, onnx.ModelProto) else found
+    return prove_equal(expected, logits, "torch and the exported graph")
 
 
 def prove_equal(expected: Float32Array, found: Float32Array, what: str) -> Difference:

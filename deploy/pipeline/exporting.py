@@ -21,6 +21,7 @@ from deploy.progress import REUSED, Progress, SilentProgress
 from deploy.store.artifacts import DEFAULT_OUT, Network, resolve_network
 from deploy.store.files import write_whole
 from deploy.store.locks import hold
+from deploy.store.memory import give_back
 from deploy.store.reuse import read_sealed_graph, seal_graph, stage_key
 from deploy.validate.classes import find_named_data_set, name_classes
 
@@ -96,7 +97,9 @@ def export(
         if not reused:
             with progress.step(f"simplify {variant}"):
                 simplified = simplify_onnx(model)
-                difference = compare_with_torch(simplified.model, module, input_size)
+                del model
+                give_back()
+                difference = compare_with_torch(simplified.logits, module, input_size)
                 sealed = seal_graph(simplified.model, key)
                 write_whole(target.fp32, sealed.SerializeToString(deterministic=True))
         wrapped = write_wrapped(target.fp32, interface or Interface())
