@@ -12,6 +12,7 @@ from deploy.graph.activations import fused_activation
 from deploy.graph.graph import Graph
 from deploy.graph.names import Names
 from deploy.runtimes.sessions import open_session
+from deploy.store.memory import give_back
 
 
 def find_unmeasured(graph: Graph, measured: Collection[str]) -> list[str]:
@@ -52,6 +53,8 @@ def measure_magnitudes(
         tapped.graph.node.append(helper.make_node("ReduceMax", [absolute], [largest], keepdims=0))
         tapped.graph.output.append(helper.make_tensor_value_info(largest, TensorProto.FLOAT, []))
     session = open_session(tapped)
+    del tapped
+    give_back()
     found = np.zeros(len(tensors))
     for image in images:
         found = np.maximum(found, session.run(None, {graph.input.name: image}))  # keeps a NaN

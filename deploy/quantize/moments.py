@@ -161,8 +161,7 @@ def _collect(
     largest: int,
     only: Collection[str],
 ) -> dict[str, Moments]:
-    weights = {node.name: graph.constants[node.input[1]] for node in nodes}
-    geometry = {node.name: ConvGeometry.of(node, weights[node.name]) for node in nodes}
+    geometry = {node.name: ConvGeometry.of(node, graph.constants[node.input[1]]) for node in nodes}
     wanted = [node.input[0] for node in nodes if node.input[0] != graph.input.name]
     # onnxruntime leaves out what these do not need
     with giving(graph.model, wanted or sorted(graph.outputs)) as model:

@@ -3,8 +3,10 @@
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -31,6 +33,7 @@ from deploy.quantize.recipe import Recipe
 from deploy.quantize.written import QuantizedGraph, Summary
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.store.files import write_whole
+from deploy.store.memory import give_back
 from deploy.store.reuse import SEAL, read_sealed_graph, seal_graph
 from deploy.targets import int8_name
 from deploy.validate.metrics import logits_sqnr
@@ -138,7 +141,12 @@ def _half_sqnr(graph: Graph, images: Sequence[Float32Array]) -> Callable[[onnx.M
     reference = [runner(image) for image in images]
 
     def measure(model: onnx.ModelProto) -> float:
-        emulated = OnnxRunner(emulate_half(model))
+        with tempfile.TemporaryDirectory() as folder:  # not held in memory beside the session
+            path = Path(folder, "emulated.onnx")
+            onnx.save(emulate_half(model), path)
+            give_back()
+            emulated = OnnxRunner(path)
+        give_back()
         logits = [emulated(image) for image in images]
         if not all(np.isfinite(found).all() for found in logits):
             return -math.inf

@@ -82,6 +82,8 @@ def improve_weights(
                     shift = _mean_error(weight, improved[node.name], known)
                     bias = bias_of(graph, node)
                     biases[node.name] = (shift if bias is None else bias + shift).astype(np.float32)
+                del known
+            del moments  # else they would be held while the next ones are collected
     return ImprovedWeights(weights=improved, biases=biases, gain_db=gain)
 
 
