@@ -7,6 +7,8 @@ reference's own paddings where these fit, at sides that are multiples of 32, or 
 Every cell and branch takes what it is given through a ReLU; here that is done once for all takers.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -160,22 +162,21 @@ class NASNetAMobile(nn.Module):
                 self.add_module(cell, NormalCell(channels, inputs, previous, halve=halve))
                 previous, inputs = inputs, 6 * channels
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Return the rectified outputs of ``cell_stem_0`` and of each stage's last cell.
+    def features(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the rectified outputs of ``cell_stem_0`` and of each stage's last cell.
 
         Channels 44, 264, 528, 1056. Of an image H high, conv0 has h = floor((H - 1) / 2) rows, and
         the features ceil(h / 2), ceil(h / 4), ceil(h / 8) and ceil(h / 16); H is 3 or more.
         """
         previous = F.relu(self.conv0(x))
         x = F.relu(self.cell_stem_0(previous))
-        outputs = [x]
+        yield x
         previous, x = x, F.relu(self.cell_stem_1(x, previous))
         for stage in range(STAGES):
             reduction = [f"reduction_cell_{stage - 1}"] if stage else []
             for name in (*reduction, *cell_names(stage)):
                 previous, x = x, F.relu(self.get_submodule(name)(x, previous))
-            outputs.append(x)
-        return outputs
+            yield x
 
 
 def cell_names(stage: int) -> list[str]:

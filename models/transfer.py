@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.models.layers import ChainedResidualPooling
-from deploy.models.refinenet import MobileRefineNet, RefineNet
+from deploy.models.refinenet import MobileRefineNet, NASNetRefineNet, RefineNet
 from deploy.models.resnet import Bottleneck, ResNet
 
 PATHS = range(1, 5)  # as in RefineNet's checkpoints: 1 is the deepest
@@ -52,6 +52,8 @@ def reduction_names(network: nn.Module) -> tuple[tuple[str, ...], ...]:
     """
     if isinstance(network, MobileRefineNet):
         return (("conv3",), ("conv4",), ("conv5", "conv6"), ("conv7", "conv8"))
+    if isinstance(network, NASNetRefineNet):
+        return tuple((f"dimred{path}",) for path in PATHS)
     return tuple((f"p_ims1d2_outl{path}_dimred",) for path in reversed(PATHS))
 
 

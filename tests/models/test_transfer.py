@@ -37,7 +37,7 @@ def given(feature: Tensor) -> Callable[..., Tensor]:
     return hook
 
 
-@pytest.mark.parametrize("variant", ["rf-lw50", "rf101"])
+@pytest.mark.parametrize("variant", ["rf-lw50", "rf101", "rf-lw-nasnet"])
 def test_the_decoder_computes_what_the_teachers_did(
     variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
