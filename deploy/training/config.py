@@ -127,6 +127,9 @@ class TrainConfig:
                 self.teacher is not None and self.teacher.variant not in VARIANTS
             ),
             f"stages is {self.stages}: 1 to 4, or 0 for all": not 0 <= self.stages <= 4,
+            f"crop is {self.augmentation.crop}: with a teacher it must be a multiple of 4": (
+                self.teacher is not None and self.augmentation.crop % 4 > 0
+            ),
             "stages need a teacher, whose features they learn from": (
                 self.stages > 0 and self.teacher is None
             ),

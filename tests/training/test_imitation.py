@@ -186,6 +186,7 @@ def test_a_teacher_without_parameters_is_refused(
         ({"teacher": TeacherChoice(variant="vgg")}, "'vgg': choose one of"),
         ({"teacher": None, "stages": 2}, "stages need a teacher"),
         ({"stages": 5}, "stages is 5: 1 to 4, or 0"),
+        ({"augmentation": Augmentation(size=64, crop=34)}, "crop is 34: .* a multiple of 4"),
         ({"label_weight": -1.0}, "label_weight is -1.0"),
     ],
 )
