@@ -25,6 +25,7 @@ from deploy.cli import (
     quantizing,
     report,
     streams,
+    toolchain,
 )
 from deploy.cli.options import (
     AsJson,
@@ -235,6 +236,7 @@ for name, command, example in (
     ),
     ("inspect", daily.inspect, "deploy inspect artifacts/rf-lw-mbv2/int8.onnx --tensors"),
     ("latency", daily.latency, LATENCY),
+    ("toolchain", toolchain.toolchain, "deploy toolchain install arm"),
 ):
     app.command(name, epilog=f"Example: {example}")(command)
 # its name until 0.2: ``make bench`` compares quantizers

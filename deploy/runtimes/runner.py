@@ -14,6 +14,7 @@ class Runtime(StrEnum):
     """What runs ONNX graphs."""
 
     ONNXRUNTIME = "onnxruntime"
+    ONNXRUNTIME_ARM = "onnxruntime-arm"
     OPENVINO = "openvino"
     QNN = "qnn"
     NCNN = "ncnn"

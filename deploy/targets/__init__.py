@@ -60,9 +60,16 @@ GRAPHS = (
 )
 
 
+def executed_in(runtime: Runtime) -> tuple[Accelerator, ...]:
+    """Return those whose INT8 graphs a runtime executes as a device would, its own first."""
+    found = [a for a in ACCELERATORS.values() if a.profile]
+    own = [a for a in found if a.executed_by is runtime]
+    return (*own, *(a for a in found if runtime in a.measured_in))
+
+
 def graphs_for(runtime: Runtime) -> frozenset[str]:
-    """Return the names of the INT8 graphs that a runtime executes as the device would."""
-    names = {a.name for a in ACCELERATORS.values() if a.profile and a.executed_by is runtime}
+    """Return the names of the INT8 graphs that a runtime executes as a device would."""
+    names = {a.name for a in executed_in(runtime)}
     return frozenset(f(name) for name in names for f in (int8_name, vendor_name))
 
 

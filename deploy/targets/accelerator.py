@@ -109,7 +109,7 @@ class Accelerator:
     rules: tuple[Rule, ...] = ()  # that its INT8 graph must keep
     chips: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)  # more rules, chip by chip
     executed_by: Runtime | None = None  # here, in its own arithmetic; None: nothing here can
-    on_arm: bool = False  # of a runtime that has forms of its own for ARM processors, that one
+    measured_in: frozenset[Runtime] = frozenset()  # others that its graph is measured in, too
     also_for: frozenset[str] = frozenset()  # others that compute its graph in integers, too
     toolchains: Mapping[str, Toolbox] = field(default_factory=dict)  # of bundles, by name
     vendor: VendorQuantizer | None = None  # the toolchain's own, for its INT8 graph
