@@ -18,6 +18,7 @@ class Runtime(StrEnum):
     OPENVINO = "openvino"
     QNN = "qnn"
     NCNN = "ncnn"
+    LITERT = "litert"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from deploy.graph.profile import Profile
 from deploy.lint.rules import Finding, check
 from deploy.runtimes.runner import Runtime
 from deploy.targets.accelerator import Accelerator, Toolbox
+from deploy.targets.litert import LITERT
 from deploy.targets.ncnn import NCNN
 from deploy.targets.openvino import OPENVINO
 from deploy.targets.ort import ORT
@@ -26,7 +27,7 @@ from deploy.targets.tensorrt import TENSORRT
 from deploy.targets.vacc import VACC
 
 ACCELERATORS: Mapping[str, Accelerator] = MappingProxyType(
-    {a.name: a for a in (ORT, ORT_AVX2, ORT_ARM, OPENVINO, TENSORRT, QNN, NCNN, POW2, VACC)}
+    {a.name: a for a in (ORT, ORT_AVX2, ORT_ARM, OPENVINO, TENSORRT, QNN, NCNN, LITERT, POW2, VACC)}
 )
 DEFAULT_TARGET = ORT.name
 # Of those that do not quantize by themselves.

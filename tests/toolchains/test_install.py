@@ -47,7 +47,8 @@ def test_records_say_all_that_a_user_should_know() -> None:
         assert record.check_program.is_file()
         pins = record.requirements.read_text().splitlines()
         packages = [line for line in pins if line and not line.startswith((" ", "#"))]
-        assert packages and all("==" in line and line.endswith("\\") for line in packages)
+        assert packages
+        assert all("==" in line and line.endswith("\\") for line in packages)
         assert "://" not in record.requirements.read_text()  # the user's own registry is used
 
 
