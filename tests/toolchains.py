@@ -24,6 +24,10 @@ needs_qnn = pytest.mark.skipif(
 needs_ncnn = pytest.mark.skipif(
     importlib.util.find_spec("ncnn") is None, reason="ncnn is not installed: pip install '.[ncnn]'"
 )
+needs_litert = pytest.mark.skipif(
+    importlib.util.find_spec("ai_edge_quantizer") is None,
+    reason="LiteRT and its quantizer are not installed: pip install '.[litert]'",
+)
 needs_arm = pytest.mark.skipif(
     not _is_installed("arm"),
     reason="toolchain arm is not installed: deploy toolchain install arm (and apt's qemu-user)",

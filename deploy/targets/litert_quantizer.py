@@ -9,7 +9,8 @@ import contextlib
 import importlib
 import io
 import tempfile
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,23 @@ def quantize(content: bytes, name: str, samples: Sequence[Sample], read: Read) -
     tool = importlib.import_module("ai_edge_quantizer.quantizer")
     recipe = importlib.import_module("ai_edge_quantizer.recipe")
     images = [{name: read(sample).transpose(0, 2, 3, 1)} for sample in samples]
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, _silence():
         path = Path(folder, "model.tflite")
         path.write_bytes(content)
         quantizer = tool.Quantizer(str(path), recipe.static_wi8_ai8())
         found = quantizer.quantize(quantizer.calibrate({SIGNATURE: images}))
     return bytes(found.quantized_model)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the quantizer's own progress and advice from the terminal."""
+    with (
+        warnings.catch_warnings(action="ignore"),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        yield
 
 
 def with_integers(model: onnx.ModelProto, content: bytes) -> onnx.ModelProto:
