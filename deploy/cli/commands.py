@@ -139,7 +139,10 @@ def validate(
     soc: Annotated[
         str | None,
         typer.Option(
-            "--soc", metavar="CHIP", help="That the runtime emulates; qnn's default is sm8550."
+            "--soc",
+            metavar="CHIP",
+            help="That the runtime emulates: qnn's chips (sm8550), ARM cores of onnxruntime-arm "
+            "(neoverse-n1), ncnn and litert.",
         ),
     ] = None,
     voc_root: VocRoot = None,
