@@ -178,6 +178,11 @@ def test_halves_are_stored_as_halves(tmp_path: Path) -> None:
             mode="linear",
             coordinate_transformation_mode="align_corners",
         ),
+        helper.make_node(
+            *("Resize", ["c", "", "twice"], ["logits"]),
+            mode="linear",
+            coordinate_transformation_mode="asymmetric",
+        ),
         helper.make_node("Clip", ["c", "zero", "six"], ["logits"]),
         helper.make_node("Relu", ["c"], ["logits"]),
         helper.make_node("Add", ["c", "c"], ["logits"]),
@@ -200,6 +205,7 @@ def test_each_operator_gives_what_onnxruntime_does(node: onnx.NodeProto, tmp_pat
         "groups": random.standard_normal((10, 1, 3, 3), dtype=np.float32),
         "k3": random.standard_normal((4, 5, 3, 3), dtype=np.float32),
         "sizes": np.array([1, 5, 31, 23], np.int64),
+        "twice": np.array([1, 1, 2, 2], np.float32),
         "zero": np.float32(0),
         "six": np.float32(6),
     }
