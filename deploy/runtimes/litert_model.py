@@ -62,6 +62,7 @@ class _Translation(Tape):
             "Clip": self.activation,
             "MaxPool": self.max_pool,
             "Resize": self.resize,
+            "Max": self.held,
             "Cast": self.passive,
             "Identity": self.passive,
         }
@@ -98,12 +99,23 @@ class _Translation(Tape):
         """Take what comes before for the result."""
         self.floats[node.output[0]] = self.float_of(node.input[0])
 
+    def held(self, node: onnx.NodeProto) -> None:
+        """Pass on what a Max does not change: deploy/graph/requantized.py has put it there."""
+        quantizer = self.graph.only_consumer(node.output[0], QUANTIZE)
+        limit = self.graph.constants.get(node.input[1]) if len(node.input) == 2 else None
+        if quantizer is None or limit is None or limit.size != 1:
+            raise cannot(node, "LiteRT's form of it is not written here")
+        if not self.affine(quantizer).does_clip(float(limit.item()), math.inf):
+            raise cannot(node, "it holds values that the QuantizeLinear behind it would keep")
+        self.passive(node)
+
     def in_8_bits(self, node: onnx.NodeProto, inputs: list[str]) -> onnx.NodeProto | None:
         """Return the QuantizeLinear of a node's result if it computes in 8 bits, else None."""
         quantizer = self.graph.only_consumer(self.result(node), QUANTIZE)
         if quantizer is None or self.result(node) in self.graph.outputs:
             return None
-        if any(self.graph.made_by(name, DEQUANTIZE) is None for name in inputs):
+        weights = [name for name in node.input[1:2] if node.op_type == "Conv"]
+        if any(self.graph.made_by(name, DEQUANTIZE) is None for name in (*inputs, *weights)):
             return None
         if node.op_type in ("MaxPool", "Resize"):
             before = self.graph.dequantized(inputs[0])

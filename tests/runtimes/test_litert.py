@@ -15,6 +15,7 @@ from deploy import models
 from deploy.calibration.scenes import write_scenes
 from deploy.errors import DeployError, GraphError
 from deploy.graph.graph import Graph
+from deploy.graph.requantized import keep_in_float
 from deploy.quantize.fp16 import convert_fp16
 from deploy.runtimes import litert, packages
 from deploy.runtimes.litert import LiteRtRunner
@@ -230,6 +231,20 @@ def test_every_convolution_computes_in_our_integers(tmp_path: Path) -> None:
     assert execution.conversions == 2
     found, expected = runner(IMAGE), run(model, IMAGE)[0]
     assert np.abs(found - expected).max() < 2 * np.ptp(expected) / 255
+
+
+@needs_litert
+def test_a_convolution_that_was_kept_float_computes_in_float(tmp_path: Path) -> None:
+    model = quantized(refine_model(), [IMAGE], "litert", frozenset({"conv2"}))
+    held = keep_in_float(model)
+    assert "Max" in {node.op_type for node in held.graph.node}  # which changes nothing
+    for graph in (model, held):
+        runner = LiteRtRunner(saved(graph, tmp_path))
+        execution = runner.execution()
+        assert execution.integer_convolutions == 3
+        assert len(execution.float_convolutions) == 1
+        expected = run(held, IMAGE)[0]
+        assert np.abs(runner(IMAGE) - expected).max() < 2 * np.ptp(expected) / 255
 
 
 @needs_litert
