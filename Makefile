@@ -10,7 +10,7 @@ VARIANTS ?= rf-lw-mbv2
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 export VOC_ROOT
 
-.PHONY: help setup export-all report bench qnn ncnn test test-long lint typecheck check clean
+.PHONY: help setup export-all report bench qnn ncnn litert arm test test-long lint typecheck check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -45,6 +45,14 @@ ncnn: $(VENV)/.ncnn ## Install ncnn
 $(VENV)/.ncnn: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ncnn]'
 	@touch $@
+
+litert: $(VENV)/.litert ## Install LiteRT and its quantizer
+$(VENV)/.litert: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[litert]'
+	@touch $@
+
+arm: setup ## Install ARM builds of runtimes into the user's cache; needs qemu-user and Debian 12
+	$(BIN)/deploy --quiet toolchain install arm
 
 test: setup ## Run all tests but the long ones, one worker a core
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long"

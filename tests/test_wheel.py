@@ -16,6 +16,9 @@ import deploy
 assert models.MINE and calibration.MINE  # the project's own
 found = deploy.inspect("{graph}")
 print(found[0].form, deploy.export.__name__, sorted(deploy.models.VARIANTS)[0])
+from deploy.toolchains.record import toolchains
+assert all(each.requirements.is_file() and each.check_program for each in toolchains().values())
+assert "arm" in toolchains()
 exported = deploy.export("rf-lw-mbv2", input_size=(64, 64), out="artifacts")
 print(exported.weights)
 """

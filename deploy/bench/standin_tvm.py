@@ -30,11 +30,10 @@ from deploy.quantize.calibration_source import CalibrationSource
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.store.artifacts import DEFAULT_OUT
 from deploy.store.environment import describe_environment
-from deploy.store.other_python import find_python, make_environment
+from deploy.toolchains.install import find_interpreter
 from deploy.validate.metrics import logits_sqnr
 
 WORKER = Path(__file__).with_name("tvm_worker.py")
-PACKAGES = ("hhb-tvm==3.2.3", "onnx==1.14.0", "numpy<2", "tflite", "tqdm")
 
 
 def bench(
@@ -47,7 +46,7 @@ def bench(
         calibrating: how many images of train TVM sees.
         images: how many the carrier is made with.
         limit: how many images of val evaluate.
-        python: an interpreter with hhb-tvm; by default one is made, by way of Python 3.10.
+        python: an interpreter with hhb-tvm; by default that of ``deploy toolchain install tvm``.
         out: the folder of the artifacts; these are in ``standin`` there.
     """
     out = out / "standin"
@@ -58,9 +57,9 @@ def bench(
     inputs = _inputs(evaluated, size)
     runner = OnnxRunner(fp32)
     reference = [runner(image[None]) for image in inputs]
+    python = python or find_interpreter("tvm")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        python = python or make_environment(folder / "tvm", find_python("3.10"), PACKAGES)
         np.save(folder / "calibration.npy", _inputs(pick(samples, calibrating), size))
         np.save(folder / "images.npy", inputs)
         for carrier in (False, True):

@@ -18,6 +18,7 @@ from deploy.graph.graph import Graph
 from deploy.graph.metadata import read_fit, read_metadata
 from deploy.graph.reading import naming, read_graph
 from deploy.progress import Progress, SilentProgress
+from deploy.runtimes.litert_tape import Borders
 from deploy.store.artifacts import DEFAULT_OUT, Network, resolve_network
 from deploy.store.claims import refuse_foreign
 from deploy.store.files import write_folder_whole
@@ -47,6 +48,7 @@ def bundle(
     precision: Precision = Precision.INT8,
     interface: Interface | None = None,
     socs: Sequence[str] = (),
+    borders: Borders = Borders.FLOAT,
     folder: Path | None = None,
     out: Path = DEFAULT_OUT,
     progress: Progress | None = None,
@@ -59,6 +61,7 @@ def bundle(
         precision: of the graph; INT8 is the one made for the toolchain.
         interface: what the model shall take and give.
         socs: chips to compile for, where the toolchain does that here; by default a common one.
+        borders: what an INT8 model takes and gives, where the toolchain has the choice.
         folder: where it goes, by default ``<out>/<name>/bundle-<toolchain>-<precision>``. A bundle
             that is there is replaced.
         out: the folder of the artifacts.
@@ -71,12 +74,15 @@ def bundle(
     found, interface = resolve_network(target, out), interface or Interface()
     refuse_foreign(found)
     name = f"bundle-{toolchain}-{precision}{interface.suffix}"
+    name += "" if borders is Borders.FLOAT else f"-{borders}"
     folder = folder or found.folder / name
     _refuse_other_folder(folder)
     progress = progress or SilentProgress()
     accelerator, toolbox = TOOLCHAINS[toolchain]
     if socs and toolbox.default_soc is None:
         raise DeployError(f"{toolbox.title} is not compiled for single chips here: leave out --soc")
+    if borders is not Borders.FLOAT and not toolbox.has_borders:
+        raise DeployError(f"{toolbox.title} has no choice of borders: leave out --borders")
     chosen = tuple(dict.fromkeys(socs)) or tuple(filter(None, [toolbox.default_soc]))
     with hold(found.folder, progress), progress.step(f"bundle {found.name}"):
         path = _find_graph(found, accelerator, precision, interface)
@@ -102,9 +108,11 @@ def bundle(
                 golden=golden,
                 folder=path.parent,
                 socs=chosen,
+                borders=borders,
             )
         )
-        files = common_files(contents, description, golden) | part.files
+        description = dict(part.description or description)
+        files = common_files(contents, description, dict(part.golden or golden)) | part.files
         files["check.py"] = (resources.files("deploy.bundle") / "check.py").read_bytes()
         validated = [found.validation] if found.validation.is_file() else []
         results = [read_results(found, p) for p in (*found.measured_elsewhere, *validated)]

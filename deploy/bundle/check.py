@@ -1,7 +1,7 @@
 """Compare what the model of this folder gives for golden.npz's input with golden.npz's output.
 
-python3 check.py                          run it here, in OpenVINO (model.xml), ncnn (model.param)
-                                          or onnxruntime
+python3 check.py                          run it here, in OpenVINO (model.xml), ncnn (model.param),
+                                          LiteRT (model.tflite) or onnxruntime
 python3 check.py sm8550                   run contexts/sm8550.onnx on that chip's HTP: on a device
                                           of its kind, or on x86 in the emulator that comes with
                                           onnxruntime-qnn
@@ -33,6 +33,8 @@ def run_here(model: dict[str, Any], image: Any) -> Any:
         return core.compile_model(str(HERE / "model.xml"), "CPU", hints)([image])[0]
     if (HERE / "model.param").is_file():
         return run_in_ncnn(image)
+    if (HERE / "model.tflite").is_file():
+        return run_in_litert(image)
     onnxruntime = importlib.import_module("onnxruntime")
     path = next(path for path in HERE.rglob("*.onnx") if path.parent.name != "contexts")
     options = onnxruntime.SessionOptions()
@@ -55,6 +57,17 @@ def run_in_ncnn(image: Any) -> Any:
         extractor.input(net.input_names()[0], ncnn.Mat(image[0]).clone())
         _, output = extractor.extract(net.output_names()[0])
         return np.array(output)[None]
+
+
+def run_in_litert(image: Any) -> Any:
+    """Run the network in LiteRT."""
+    library = importlib.import_module("ai_edge_litert.interpreter")
+    interpreter = library.Interpreter(str(HERE / "model.tflite"))
+    interpreter.allocate_tensors()
+    (given,), (got,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.set_tensor(given["index"], image)
+    interpreter.invoke()
+    return interpreter.get_tensor(got["index"])
 
 
 def run_on_htp(context: Path, model: dict[str, Any], image: Any) -> Any:
@@ -124,6 +137,9 @@ def main(arguments: list[str]) -> int:
         found = ask_triton(source, model, image)
     else:
         found = read_output(Path(source), model) if source else run_here(model, image)
+    if "quantization" in model["output"] and found.dtype == np.uint8:
+        affine = model["output"]["quantization"]
+        found = (found.astype(np.float32) - affine["zero_point"]) * np.float32(affine["scale"])
     if list(found.shape) != list(expected.shape):
         print(f"the output's shape is {found.shape}, not {expected.shape}")
         return 1
@@ -133,7 +149,8 @@ def main(arguments: list[str]) -> int:
     if model["output"]["head"] == "labels":
         agreement = (found == expected).mean()
     else:
-        agreement = (found.argmax(axis=1) == expected.argmax(axis=1)).mean()
+        axis = model["output"]["layout"].index("C")
+        agreement = (found.argmax(axis=axis) == expected.argmax(axis=axis)).mean()
         difference = np.abs(found - expected).max() / np.ptp(expected)
         print(f"logits differ by {difference:.2g} of their range at most")
     wanted = model["golden"]["agreement"]

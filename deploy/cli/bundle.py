@@ -10,6 +10,7 @@ from deploy.cli import display_bundle
 from deploy.cli.options import AsJson, EmbedPreprocessing, HeadOption, Out
 from deploy.export.interface import Head, Interface
 from deploy.progress import ConsoleProgress
+from deploy.runtimes.litert_tape import Borders
 from deploy.store.artifacts import DEFAULT_OUT
 from deploy.targets import Toolchain
 from deploy.targets.accelerator import Precision
@@ -27,6 +28,12 @@ def bundle(
         list[str] | None,
         typer.Option("--soc", metavar="CHIP", help="Compile for it; repeatable. Of qnn."),
     ] = None,
+    borders: Annotated[
+        Borders,
+        typer.Option(
+            "--borders", help="litert: what an INT8 model takes and gives; uint8 is q of either."
+        ),
+    ] = Borders.FLOAT,
     folder: Annotated[
         Path | None,
         typer.Option("--to", metavar="DIR", help="By default a folder beside the graph."),
@@ -41,6 +48,7 @@ def bundle(
         precision=precision,
         interface=Interface(head=head, embed_preprocessing=embed_preprocessing),
         socs=socs or (),
+        borders=borders,
         folder=folder,
         out=out,
         progress=ConsoleProgress(),

@@ -25,6 +25,7 @@ from deploy.cli import (
     quantizing,
     report,
     streams,
+    toolchain,
 )
 from deploy.cli.options import (
     AsJson,
@@ -138,7 +139,10 @@ def validate(
     soc: Annotated[
         str | None,
         typer.Option(
-            "--soc", metavar="CHIP", help="That the runtime emulates; qnn's default is sm8550."
+            "--soc",
+            metavar="CHIP",
+            help="That the runtime emulates: qnn's chips (sm8550), ARM cores of onnxruntime-arm "
+            "(neoverse-n1), ncnn and litert.",
         ),
     ] = None,
     voc_root: VocRoot = None,
@@ -235,6 +239,7 @@ for name, command, example in (
     ),
     ("inspect", daily.inspect, "deploy inspect artifacts/rf-lw-mbv2/int8.onnx --tensors"),
     ("latency", daily.latency, LATENCY),
+    ("toolchain", toolchain.toolchain, "deploy toolchain install arm"),
 ):
     app.command(name, epilog=f"Example: {example}")(command)
 # its name until 0.2: ``make bench`` compares quantizers

@@ -6,13 +6,14 @@ from pathlib import Path
 from deploy.errors import GraphError
 from deploy.graph.reading import read_graph
 from deploy.runtimes.runner import Execution, Runtime
-from deploy.targets import ACCELERATORS, lint
+from deploy.targets import ACCELERATORS, executed_in, lint
 from deploy.targets.accelerator import Accelerator
 
 INTEGER_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
 ARM = {"asimddp", "i8mm"}
+ON_ARM = {Runtime.ONNXRUNTIME: Runtime.ONNXRUNTIME_ARM}  # runtimes with forms of their own there
 
 
 NAMES = 3  # of nodes, in a sentence
@@ -84,8 +85,7 @@ def _wrong_form(path: Path, runtime: Runtime, target: str | None, is_arm: bool) 
 
 def _own_accelerator(runtime: Runtime, *, is_arm: bool) -> Accelerator:
     """Return the accelerator that a runtime is on this processor."""
-    executed = [a for a in ACCELERATORS.values() if a.executed_by is runtime]
-    return next((a for a in executed if a.on_arm == is_arm), executed[0])
+    return executed_in(ON_ARM.get(runtime, runtime) if is_arm else runtime)[0]
 
 
 def _first(names: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from deploy.report.figures import interval, number, percent
-from deploy.targets import ACCELERATORS, int8_name, vendor_name
+from deploy.runtimes.runner import Runtime
+from deploy.targets import ACCELERATORS, executed_in, int8_name, vendor_name
 
 EMULATED_NOTE = (
     "A chip's name says that it was emulated: its integers are the chip's, its time is not."
@@ -81,9 +82,8 @@ def say_memory(footprint: Mapping[str, int] | None) -> str:
 
 def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     results = result["results"]
-    for name, accelerator in ACCELERATORS.items():
-        is_own = accelerator.executed_by == result["runtime"] and not accelerator.on_arm
-        if not is_own or int8_name(name) not in results:
+    for name in (accelerator.name for accelerator in executed_in(Runtime(result["runtime"]))):
+        if int8_name(name) not in results:
             continue
         yield {
             "target": name,

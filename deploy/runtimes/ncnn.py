@@ -1,10 +1,11 @@
-"""ONNX graphs in ncnn on the CPU, in the form that ncnn_model.py gives them.
+"""ONNX graphs in ncnn, in the form that ncnn_model.py gives them: here, or on an emulated ARM core.
 
 The library runs in a process of its own (worker.py, ncnn_worker.py): a network that it does not
 take may end the process.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from deploy.runtimes.runner import (
 )
 from deploy.runtimes.worker import Worker, WorkerError
 from deploy.store.environment import default_threads
+from deploy.toolchains.arm import Core, find_core, python_on, require_arm
 
 PROGRAM = Path(__file__).with_name("ncnn_worker.py")
 LOAD_SECONDS, RUN_SECONDS = 600.0, 600.0
@@ -32,25 +34,26 @@ PASSIVE = ("Input", "Split")
 
 
 class NcnnRunner:
-    """An ONNX graph in ncnn on the CPU; what is not quantized computes in float32.
+    """An ONNX graph in ncnn; what is not quantized computes in float32.
 
     Args:
         path: the graph's file.
         threads: by default one for each processor that this process may use.
+        core: of ARM's, emulated; None: this processor.
 
     Raises:
         DeployError: ncnn is not installed, or of a version that is not known.
         GraphError: it does not take the graph, or that is not one image in, logits out.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        require()
+    def __init__(self, path: Path, threads: int | None = None, *, core: Core | None = None) -> None:
         self.timed: Runner | None = None
         self.default: Runner | None = None
         self.name = str(path)
         self.model = translate(read_graph(path))
         check_signature(self.name, [True], [[1] * 4])  # the translation takes no other
-        self._worker = Worker([sys.executable, "-P", str(PROGRAM)], "ncnn")
+        self.library = "ncnn" if core is None else f"ncnn on {core.name}"
+        self._worker = Worker([*_python(core), str(PROGRAM)], self.library)
         files = {"param": self.model.param.encode(), "bin": self.model.bin}
         for name, content in files.items():
             (self._worker.folder / f"model.{name}").write_bytes(content)
@@ -62,7 +65,7 @@ class NcnnRunner:
                 **{name: str(self._worker.folder / f"model.{name}") for name in files},
             )["layers"]
         except WorkerError as error:
-            raise cannot("load", "ncnn", self.name, error) from None
+            raise cannot("load", self.library, self.name, error) from None
         except BaseException:
             self._worker.close()
             raise
@@ -83,7 +86,7 @@ class NcnnRunner:
         try:
             self._worker.ask(RUN_SECONDS, do="run", image=str(given), result=str(got), **blobs)
         except WorkerError as error:
-            raise cannot("run", "ncnn", self.name, error) from None
+            raise cannot("run", self.library, self.name, error) from None
         return np.asarray(np.load(got), dtype=np.float32)
 
     def execution(self) -> Execution:
@@ -110,6 +113,25 @@ def require() -> None:
     require_package("ncnn", "1.0", "ncnn")
 
 
+def _python(core: Core | None) -> list[str]:
+    """Return the command of the Python that has ncnn; raises DeployError if there is none."""
+    if core is not None:
+        return python_on(core, require_arm())
+    require()
+    return [sys.executable, "-P"]
+
+
+def on(name: str) -> Backend:
+    """Return ncnn's backend on an ARM core; raises DeployError if none of that name is known."""
+    core = find_core(name)
+    return replace(
+        BACKEND,
+        open=lambda path, threads, _exact: NcnnRunner(path, threads, core=core),
+        require=require_arm,
+        soc=name,
+    )
+
+
 BACKEND = Backend(
     runtime=Runtime.NCNN,
     open=lambda path, threads, _exact: NcnnRunner(path, threads),
@@ -117,4 +139,5 @@ BACKEND = Backend(
     exact_in_8_bits=True,
     require=require,
     takes_others=False,
+    on=on,
 )

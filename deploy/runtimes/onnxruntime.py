@@ -89,7 +89,7 @@ class OnnxRunner:
         nodes are told.
         """
         source = loaded(self.model)
-        return _describe(Graph(self.optimized() if is_quantized(source) else source))
+        return describe(Graph(self.optimized() if is_quantized(source) else source))
 
     def optimized(self) -> onnx.ModelProto:
         """Return the graph that runs, after onnxruntime's optimizations, without its parameters.
@@ -102,7 +102,7 @@ class OnnxRunner:
             return onnx.load(path, load_external_data=False)
 
 
-def _describe(graph: Graph) -> Execution:
+def describe(graph: Graph) -> Execution:
     """Describe an optimized graph.
 
     A node computes in integers if it is an operator of integers, or takes the result of one.

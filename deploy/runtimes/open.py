@@ -8,11 +8,14 @@ from deploy.errors import DeployError
 from deploy.graph.half import emulate_half, has_half
 from deploy.graph.integers import is_quantized
 from deploy.graph.reading import read_graph
-from deploy.runtimes import ncnn, onnxruntime, openvino, qnn
+from deploy.runtimes import litert, ncnn, onnxruntime, onnxruntime_arm, openvino, qnn
 from deploy.runtimes.runner import Backend, Runner, Runtime
 
 BACKENDS: Mapping[Runtime, Backend] = MappingProxyType(
-    {b.runtime: b for b in (onnxruntime.BACKEND, openvino.BACKEND, qnn.BACKEND, ncnn.BACKEND)}
+    {
+        room.BACKEND.runtime: room.BACKEND
+        for room in (onnxruntime, onnxruntime_arm, openvino, qnn, ncnn, litert)
+    }
 )
 
 

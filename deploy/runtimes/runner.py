@@ -14,9 +14,11 @@ class Runtime(StrEnum):
     """What runs ONNX graphs."""
 
     ONNXRUNTIME = "onnxruntime"
+    ONNXRUNTIME_ARM = "onnxruntime-arm"
     OPENVINO = "openvino"
     QNN = "qnn"
     NCNN = "ncnn"
+    LITERT = "litert"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 PACKAGES = (
     *("refinenet-deploy", "torch", "onnx", "onnxruntime", "onnxruntime-qnn", "openvino", "nncf"),
-    *("ncnn", "onnxsim", "numpy", "pillow"),
+    *("ncnn", "ai-edge-litert", "ai-edge-quantizer", "onnxsim", "numpy", "pillow"),
 )
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 

@@ -59,7 +59,23 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_folder_whole(path: Path, files: Mapping[str, bytes | str]) -> int:
     """Write a folder of ``files``, by their paths in it, in place of any that is there.
 
-    It is filled under another name beside and then renamed. Returns the size in bytes.
+    Returns the size in bytes.
+
+    Raises:
+        DeployError: as :func:`replacing_folder`.
+    """
+    with replacing_folder(path) as new:
+        for name, content in files.items():
+            with replacing(new / name) as file:
+                file.write_bytes(content.encode() if isinstance(content, str) else content)
+    size = sum(len(c.encode() if isinstance(c, str) else c) for c in files.values())
+    LOGGER.debug("wrote %s (%d files, %d bytes)", path, len(files), size)
+    return size
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to fill, beside ``path``; once it is whole it takes that name.
 
     Raises:
         DeployError: it cannot be written, or ``path`` is a file.
@@ -69,9 +85,8 @@ def write_folder_whole(path: Path, files: Mapping[str, bytes | str]) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=path.parent))
         new, old = temporary / "new", temporary / "old"
-        for name, content in files.items():
-            with replacing(new / name) as file:
-                file.write_bytes(content.encode() if isinstance(content, str) else content)
+        new.mkdir()
+        yield new
         if path.exists():
             if not path.is_dir():
                 raise DeployError(f"{path} cannot be written: there is a file of that name")
@@ -82,9 +97,6 @@ def write_folder_whole(path: Path, files: Mapping[str, bytes | str]) -> int:
     finally:
         if temporary is not None:
             _remove_folder(temporary, path)
-    size = sum(len(c.encode() if isinstance(c, str) else c) for c in files.values())
-    LOGGER.debug("wrote %s (%d files, %d bytes)", path, len(files), size)
-    return size
 
 
 def remove_stale(folder: Path) -> None:

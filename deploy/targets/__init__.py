@@ -15,6 +15,7 @@ from deploy.graph.profile import Profile
 from deploy.lint.rules import Finding, check
 from deploy.runtimes.runner import Runtime
 from deploy.targets.accelerator import Accelerator, Toolbox
+from deploy.targets.litert import LITERT
 from deploy.targets.ncnn import NCNN
 from deploy.targets.openvino import OPENVINO
 from deploy.targets.ort import ORT
@@ -26,7 +27,7 @@ from deploy.targets.tensorrt import TENSORRT
 from deploy.targets.vacc import VACC
 
 ACCELERATORS: Mapping[str, Accelerator] = MappingProxyType(
-    {a.name: a for a in (ORT, ORT_AVX2, ORT_ARM, OPENVINO, TENSORRT, QNN, NCNN, POW2, VACC)}
+    {a.name: a for a in (ORT, ORT_AVX2, ORT_ARM, OPENVINO, TENSORRT, QNN, NCNN, LITERT, POW2, VACC)}
 )
 DEFAULT_TARGET = ORT.name
 # Of those that do not quantize by themselves.
@@ -60,9 +61,16 @@ GRAPHS = (
 )
 
 
+def executed_in(runtime: Runtime) -> tuple[Accelerator, ...]:
+    """Return those whose INT8 graphs a runtime executes as a device would, its own first."""
+    found = [a for a in ACCELERATORS.values() if a.profile]
+    own = [a for a in found if a.executed_by is runtime]
+    return (*own, *(a for a in found if runtime in a.measured_in))
+
+
 def graphs_for(runtime: Runtime) -> frozenset[str]:
-    """Return the names of the INT8 graphs that a runtime executes as the device would."""
-    names = {a.name for a in ACCELERATORS.values() if a.profile and a.executed_by is runtime}
+    """Return the names of the INT8 graphs that a runtime executes as a device would."""
+    names = {a.name for a in executed_in(runtime)}
     return frozenset(f(name) for name in names for f in (int8_name, vendor_name))
 
 

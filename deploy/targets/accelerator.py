@@ -14,6 +14,7 @@ from deploy.calibration.record import CalibrationImage
 from deploy.calibration.voc import Sample
 from deploy.graph.profile import Profile
 from deploy.lint.rules import Rule
+from deploy.runtimes.litert_tape import Borders
 from deploy.runtimes.runner import Runtime
 from deploy.targets.vendors import VendorQuantizer
 
@@ -39,6 +40,7 @@ class Bundled:
     golden: Mapping[str, NDArray[Any]]  # golden.npz
     folder: Path  # of the plain graph
     socs: tuple[str, ...] = ()  # chips that it is to be compiled for
+    borders: Borders = Borders.FLOAT  # what it takes and gives, where a toolchain has the choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,9 @@ class Part:
     start: str  # how to start it: a line of README.md
     check: str  # the command that compares it with golden.npz
     note: str | None = None  # what is not as one would expect
+    # model.json and golden.npz of a model that takes and gives other tensors than the graph.
+    description: Mapping[str, Any] | None = None
+    golden: Mapping[str, NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,7 @@ class Toolbox:
     title: str  # its full name
     write: Callable[[Bundled], Part]
     default_soc: str | None = None  # of a toolchain that compiles for single chips here
+    has_borders: bool = False  # whether its models may take and give 8 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +115,7 @@ class Accelerator:
     rules: tuple[Rule, ...] = ()  # that its INT8 graph must keep
     chips: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)  # more rules, chip by chip
     executed_by: Runtime | None = None  # here, in its own arithmetic; None: nothing here can
-    on_arm: bool = False  # of a runtime that has forms of its own for ARM processors, that one
+    measured_in: frozenset[Runtime] = frozenset()  # others that its graph is measured in, too
     also_for: frozenset[str] = frozenset()  # others that compute its graph in integers, too
     toolchains: Mapping[str, Toolbox] = field(default_factory=dict)  # of bundles, by name
     vendor: VendorQuantizer | None = None  # the toolchain's own, for its INT8 graph

@@ -48,6 +48,7 @@ ORT = Accelerator(
     profile=Profile(name="ort", separable_pooling=True, direct_convolution=True),
     rules=NODE_GROUPS,
     executed_by=Runtime.ONNXRUNTIME,
+    measured_in=frozenset({Runtime.ONNXRUNTIME_ARM}),  # who has one file for all processors
     also_for=frozenset({"ort-arm", "openvino"}),
     vendor=VendorQuantizer(
         label="onnxruntime, MinMax, U8S8 per channel", quantize=onnxruntime_static("MinMax")

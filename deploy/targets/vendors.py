@@ -53,11 +53,12 @@ class _Reader:
         return None if image is None else {self.name: image}
 
 
-def onnxruntime_static(method: str) -> Quantize:
-    """Return onnxruntime's static quantizer ("Quantize ONNX models"), U8S8, per channel.
+def onnxruntime_static(method: str, activation: str = "QUInt8") -> Quantize:
+    """Return onnxruntime's static quantizer ("Quantize ONNX models"), per channel.
 
     Args:
         method: how it calibrates: MinMax, Entropy, Percentile or Distribution.
+        activation: QUInt8, or QInt8 where that is the fast form (ARM).
     """
 
     def quantize(fp32: Path, int8: Path, samples: Sequence[Sample], read: Read) -> None:
@@ -69,7 +70,7 @@ def onnxruntime_static(method: str) -> Quantize:
             _Reader(fp32, map(read, samples)),
             quant_format=tool.QuantFormat.QDQ,
             per_channel=True,
-            activation_type=tool.QuantType.QUInt8,
+            activation_type=tool.QuantType[activation],
             weight_type=tool.QuantType.QInt8,
             calibrate_method=tool.CalibrationMethod[method],
         )

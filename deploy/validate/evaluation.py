@@ -24,7 +24,7 @@ from deploy.store.artifacts import SCHEMA, Network
 from deploy.store.environment import command_line, describe_environment
 from deploy.store.memory import give_back
 from deploy.store.reuse import images_sha256, stage_key
-from deploy.targets import GRAPHS, graphs_for
+from deploy.targets import GRAPHS, executed_in, graphs_for
 from deploy.validate.classes import check_classes
 from deploy.validate.closeup import find_int8, measure_layers
 from deploy.validate.default_options import separate, with_defaults
@@ -248,9 +248,10 @@ def _graph_paths(network: Network, backend: Backend) -> dict[str, Path]:
         own = graphs_for(backend.runtime) | (FLOATS if backend.soc is None else frozenset())
         paths = {name: path for name, path in paths.items() if name in own}
         if not paths:
+            made_for = executed_in(backend.runtime)[0].name
             raise DeployError(
                 f"{network.name} has no graph for {backend.runtime} in {network.folder}: run "
-                f"'deploy quantize {network.name} --int8 --target {backend.runtime}'"
+                f"'deploy quantize {network.name} --int8 --target {made_for}'"
             )
     if not paths:
         raise DeployError(

@@ -18,7 +18,7 @@ import pytest
 from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_config
 from google.protobuf import text_format
 from results import validation
-from toolchains import needs_ncnn, needs_qnn
+from toolchains import needs_litert, needs_ncnn, needs_qnn
 
 import deploy
 from deploy.calibration.record import file_sha256
@@ -26,6 +26,7 @@ from deploy.calibration.scenes import write_scenes
 from deploy.errors import DeployError, GraphError
 from deploy.export.interface import Interface
 from deploy.graph.reading import read_graph
+from deploy.runtimes.litert_tape import Borders
 from deploy.runtimes.openvino import openvino_core
 from deploy.targets import Toolchain
 from deploy.targets.accelerator import Precision
@@ -280,3 +281,67 @@ def test_ncnns_files_give_the_golden_output_in_ncnn(
 def test_ncnn_takes_floats_and_gives_logits(bundled_artifacts: Path, tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="leave out --head labels and --embed-preprocessing"):
         make(bundled_artifacts, tmp_path, Toolchain.NCNN, DEVICE)
+
+
+@needs_litert
+@pytest.mark.parametrize("precision", Precision)
+def test_litert_gives_the_golden_output(
+    precision: Precision, bundled_artifacts: Path, tmp_path: Path
+) -> None:
+    folder = make(bundled_artifacts, tmp_path, Toolchain.LITERT, PLAIN, precision)
+    assert names(folder) == COMMON | {"model.tflite"}
+    model = json.loads((folder / "model.json").read_text())
+    assert (model["input"]["shape"], model["input"]["layout"]) == ([1, 64, 96, 3], "NHWC")
+    result = check(folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "% of the labels agree" in result.stdout
+    (folder / "model.tflite").write_bytes((folder / "model.tflite").read_bytes()[:1000])
+    assert check(folder).returncode != 0
+
+
+@needs_litert
+def test_litert_takes_and_gives_bytes_where_that_is_asked_for(
+    bundled_artifacts: Path, tmp_path: Path
+) -> None:
+    written = deploy.bundle(
+        VARIANT,
+        Toolchain.LITERT,
+        borders=Borders.UINT8,
+        folder=tmp_path / "bundle",
+        out=bundled_artifacts,
+    )
+    model = json.loads((written.path / "model.json").read_text())
+    for side in ("input", "output"):
+        assert model[side]["type"] == "uint8"
+        assert model[side]["quantization"]["scale"] > 0
+    assert np.load(written.path / "golden.npz")["image"].dtype == np.uint8
+    result = check(written.path)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@needs_litert
+def test_borders_of_a_float_model_or_another_toolchain_are_refused(
+    bundled_artifacts: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(GraphError, match="leave out --head labels and --embed-preprocessing"):
+        make(bundled_artifacts, tmp_path, Toolchain.LITERT, DEVICE)
+    for toolchain, precision, message in (
+        (Toolchain.NCNN, Precision.INT8, r"^ncnn has no choice of borders: leave out --borders$"),
+        (Toolchain.LITERT, Precision.FP32, r"^uint8 borders: the image is not quantized"),
+    ):
+        with pytest.raises(DeployError, match=message):
+            deploy.bundle(
+                VARIANT,
+                toolchain,
+                precision=precision,
+                borders=Borders.UINT8,
+                folder=tmp_path / "bundle",
+                out=bundled_artifacts,
+            )
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_ort_arms_graph_gives_the_golden_output(bundled_artifacts: Path, tmp_path: Path) -> None:
+    folder = make(bundled_artifacts, tmp_path, Toolchain["ORT-ARM"])
+    assert names(folder) == COMMON | {"model.onnx"}
+    assert check(folder).returncode == 0

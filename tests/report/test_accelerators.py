@@ -52,6 +52,18 @@ def test_each_target_has_a_row_in_its_own_runtime() -> None:
     assert [r["vendor"] and r["vendor"]["sqnr_db"] for r in rows] == [None, 23.46]
 
 
+def test_arms_onnxruntime_has_a_row_for_each_graph_that_a_board_may_get() -> None:
+    ours = figures("int8", True) | {"latency_ms": None}
+    names = ("int8", "int8-vendor", "int8-ort-arm", "int8-qnn")
+    results = {"torch": figures("torch", True)} | dict.fromkeys(names, ours)
+    on_arm = validation() | {"runtime": "onnxruntime-arm", "soc": "cortex-a72", "results": results}
+    rows = accelerator_rows([on_arm])
+    assert [(row["target"], row["soc"], bool(row["vendor"])) for row in rows] == [
+        ("ort", "cortex-a72", True),
+        ("ort-arm", "cortex-a72", False),
+    ]
+
+
 def test_a_graph_in_another_runtime_than_its_own_has_no_row() -> None:
     elsewhere = validation() | {"runtime": "openvino"}
     assert accelerator_rows([elsewhere]) == []

@@ -4,6 +4,7 @@ A small input and drawn scenes: what a change costs a target is seen here first.
 asked lies below what was measured (docs/targets.md), so that rounding alone does not fail it.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ from deploy.targets import ACCELERATORS, int8_name, vendor_name
 
 pytestmark = pytest.mark.long
 VARIANT = models.DEFAULT_VARIANT
-PACKAGES = {Runtime.OPENVINO: "openvino", Runtime.QNN: "onnxruntime_qnn", Runtime.NCNN: "ncnn"}
+PACKAGES = {
+    Runtime.OPENVINO: "openvino",
+    Runtime.QNN: "onnxruntime_qnn",
+    Runtime.NCNN: "ncnn",
+    Runtime.LITERT: "ai_edge_quantizer",
+}
 # target -> agreement with torch, SQNR in dB, and dB above the vendor's own quantizer; at least
 LEAST = {
     "ort": (0.975, 26.0, 2.0),
@@ -25,6 +31,7 @@ LEAST = {
     "openvino": (0.975, 26.0, None),
     "qnn": (0.975, 26.0, 2.0),
     "ncnn": (0.975, 26.0, None),
+    "litert": (0.975, 26.0, 3.0),
 }
 
 
@@ -35,8 +42,11 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root, out = write_scenes(folder / "scenes", train=16, val=8, seed=3), folder / "artifacts"
     deploy.export(VARIANT, out=out, input_size=(128, 128))
     deploy.quantize([VARIANT], fp16=False, target=[*LEAST], images=16, voc_root=root, out=out)
+    vendors = ["ort", "qnn"]
+    if importlib.util.find_spec(PACKAGES[Runtime.LITERT]) is not None:
+        vendors.append("litert")
     deploy.quantize(
-        [VARIANT], fp16=False, target=["ort", "qnn"], vendor=True, images=16, voc_root=root, out=out
+        [VARIANT], fp16=False, target=vendors, vendor=True, images=16, voc_root=root, out=out
     )
     return root, out
 

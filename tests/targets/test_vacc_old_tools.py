@@ -11,9 +11,9 @@ from deploy import models
 from deploy.calibration.scenes import write_scenes
 from deploy.errors import DeployError
 from deploy.runtimes.onnxruntime import OnnxRunner
-from deploy.store.other_python import find_python, make_environment
+from deploy.toolchains.python import make_environment
 
-PACKAGES = ["onnx==1.14.0", "onnxruntime==1.13.1", "numpy<2"]
+PACKAGES = Path(__file__).parents[1] / "data" / "vamc-tools.txt"
 SCRIPT = """\
 import sys
 import numpy, onnx, onnxruntime
@@ -35,8 +35,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the interpreter of an environment that has the old tools."""
     try:
-        python = find_python("3.10", "3.9", "3.8")
-        return make_environment(tmp_path_factory.mktemp("old") / "environment", python, PACKAGES)
+        folder = tmp_path_factory.mktemp("old") / "environment"
+        return make_environment(folder, ["3.10", "3.9", "3.8"], PACKAGES)
     except DeployError as error:
         pytest.skip(str(error))
 
