@@ -27,8 +27,9 @@ from deploy.store.files import write_whole
 from deploy.store.reuse import read_sealed_json, seal_json
 from deploy.targets import int8_name
 from deploy.validate.classes import check_classes
-from deploy.validate.evaluate import Result, evaluate
+from deploy.validate.evaluate import evaluate
 from deploy.validate.protocol import Protocol
+from deploy.validate.scores import Result
 
 SCHEMA = 1
 
