@@ -7,7 +7,17 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 # A room imports from those above it in this list, never from one below it (docs/architecture.md).
 FLOORS = (
-    *("models", "calibration", "errors", "progress", "graph", "store", "runtimes", "lint"),
+    *(
+        "models",
+        "calibration",
+        "errors",
+        "progress",
+        "graph",
+        "store",
+        "cluster",
+        "runtimes",
+        "lint",
+    ),
     *("targets", "export", "validate", "quantize", "predict", "training", "inspect", "report"),
     *("bundle", "pipeline", "cli", "bench"),
 )
@@ -70,7 +80,7 @@ def test_rooms_depend_on_few_others() -> None:
     arrows = defaultdict(set)
     for room, path in ALL:
         arrows[room] |= rooms(path) - {room}
-    assert sum(map(len, arrows.values())) <= 125
+    assert sum(map(len, arrows.values())) <= 132
 
 
 @pytest.mark.parametrize("room", MAY_NEED)

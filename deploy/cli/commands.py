@@ -28,6 +28,7 @@ from deploy.cli import (
 )
 from deploy.cli.options import (
     AsJson,
+    ClusterOption,
     EmbedPreprocessing,
     Force,
     HeadOption,
@@ -37,6 +38,7 @@ from deploy.cli.options import (
     Out,
     Percentile,
     RangeMethod,
+    Ship,
     SkipBad,
     Targets,
     Variants,
@@ -146,6 +148,8 @@ def validate(
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
     force: Force = False,
+    cluster: ClusterOption = None,
+    ship: Ship = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure torch and every graph side by side: mIoU, fidelity to torch, latency, size."""
@@ -162,6 +166,8 @@ def validate(
         weights=weights,
         out=out,
         force=force,
+        cluster=cluster,
+        ship=ship,
         progress=ConsoleProgress(),
     )
     display_measured.validated(results, as_json=as_json)
@@ -184,6 +190,8 @@ def export_all(
     skip_bad: SkipBad = False,
     out: Out = DEFAULT_OUT,
     force: Force = False,
+    cluster: ClusterOption = None,
+    ship: Ship = False,
     as_json: AsJson = False,
 ) -> None:
     """Do the whole job for every variant: export, quantize, validate, report."""
@@ -199,6 +207,8 @@ def export_all(
         skip_bad=skip_bad,
         out=out,
         force=force,
+        cluster=cluster,
+        ship=ship,
         progress=progress,
     )
     display_measured.reported(content, out, as_json=as_json, seconds=progress.seconds)

@@ -126,8 +126,12 @@ def collect(
     baseline: str | None,
     classes: int,
     watch: Watch | None = None,
+    aloud: bool = True,
 ) -> tuple[dict[str, Score], Path | None]:
-    """Return the running sums of every network and the last mask, as :func:`evaluate_in_turns`."""
+    """Return the running sums of every network and the last mask, as :func:`evaluate_in_turns`.
+
+    With ``aloud`` a mask that labels no pixel is told of.
+    """
     scores: dict[str, Score] = {}
     mask = None
     with KeptLogits() as kept:
@@ -139,7 +143,7 @@ def collect(
                 mask = sample.mask
                 view = read_view(sample, protocol, size, classes)
                 is_first = baseline is None or baseline in runners
-                if is_first and not view.is_labelled:
+                if aloud and is_first and not view.is_labelled:
                     tell_unlabelled(sample)
                 logits = {
                     name: _run_timed(run, view.image, scores[name].seconds)
@@ -241,13 +245,19 @@ def warm_up(runners: Mapping[str, Runner], size: Size, num_classes: int) -> None
         logits = run(image)
         if run.timed is not None:
             run.timed(image)
-        if logits.shape[0] != num_classes and logits.shape[-1] == num_classes:
-            raise GraphError(
-                f"{name} gives its logits with the classes last, {logits.shape}: leave out the "
-                "Transpose at its end, or export it with channels first"
-            )
-        if logits.shape[0] != num_classes:
-            raise GraphError(
-                f"{name} gives {logits.shape[0]} logits a pixel, but there are {num_classes} "
-                "classes: it cannot be scored on this data"
-            )
+        check_logits(name, logits, num_classes)
+
+
+def check_logits(name: str, logits: Float32Array, num_classes: int) -> None:
+    """Raise GraphError unless a network gives a logit for each class."""
+    if logits.shape[0] == num_classes:
+        return
+    if logits.shape[-1] == num_classes:
+        raise GraphError(
+            f"{name} gives its logits with the classes last, {logits.shape}: leave out the "
+            "Transpose at its end, or export it with channels first"
+        )
+    raise GraphError(
+        f"{name} gives {logits.shape[0]} logits a pixel, but there are {num_classes} classes: it "
+        "cannot be scored on this data"
+    )
