@@ -54,7 +54,9 @@ def observe(
         CalibrationError: there are no images, or a tensor has a NaN or infinite value.
     """
     streams = min(threads, STREAMS)
-    observer = Observer(model, tensors, non_negative=non_negative, threads=threads // streams)
+    observer = Observer(
+        model, tensors, non_negative=non_negative, threads=threads_a_stream(threads)
+    )
     source = _Source(images)
     with ThreadPoolExecutor(streams) as pool:
         try:
@@ -71,6 +73,11 @@ def observe(
         for name, statistic in statistics.items():
             statistic.merge(part[name])
     return statistics
+
+
+def threads_a_stream(threads: int) -> int:
+    """Return how many of a process's threads one image is observed with."""
+    return threads // min(threads, STREAMS)
 
 
 class Observer:

@@ -23,6 +23,7 @@ from deploy.store.reuse import stage_key
 
 if TYPE_CHECKING:
     import distributed
+    import onnx
 
 Results = Iterator[tuple[int, bytes]]
 
@@ -126,6 +127,10 @@ class Cluster:
         if not path.is_file():
             write_whole(path, content)
         return File(path=str(path), sha256=sha256)
+
+    def put_graph(self, folder: Path, model: "onnx.ModelProto") -> File:
+        """Return a graph as :meth:`put` does its content."""
+        return self.put(folder, model.SerializeToString(deterministic=True), ".onnx")
 
     def map(
         self, job: Job, items: Sequence[Any], stage: str, progress: Progress, folder: Path

@@ -23,6 +23,7 @@ from deploy.progress import Progress
 from deploy.quantize.int8 import QuantizedWeight
 from deploy.quantize.moments import patch_size
 from deploy.quantize.weights import ImprovedWeights, improve_weights
+from deploy.runtimes.thread_counts import threads_for
 
 Q, SCALE, BIAS, GAIN = "q:", "scale:", "bias:", "gain:"  # before a node's name
 EACH_SLOT = 2  # items, so that one that takes long does not leave the others idle
@@ -37,6 +38,7 @@ class LeversJob:
     images: tuple[File, ...]
     fit: Fit
     size: Size
+    threads: int | None  # None: the slot's
     settings: tuple[tuple[str, Any], ...]
 
     def open(self, slot: Slot) -> Work:
@@ -47,7 +49,12 @@ class LeversJob:
         def work(names: tuple[str, ...]) -> bytes:
             images = read_inputs_of(self.images, slot, self.fit, self.size)
             settings: dict[str, Any] = dict(self.settings)
-            return pack(improve_weights(graph, weights, images, **settings, only=set(names)))
+            threads = self.threads or slot.threads
+            return pack(
+                improve_weights(
+                    graph, weights, images, **settings, only=set(names), threads=threads
+                )
+            )
 
         return work
 
@@ -81,11 +88,12 @@ class LeversOn:
         cluster, folder = self.cluster, self.folder
         nearest = ImprovedWeights(weights=dict(weights), biases={}, gain_db={})
         job = LeversJob(
-            graph=cluster.put(folder, graph.model.SerializeToString(deterministic=True), ".onnx"),
+            graph=cluster.put_graph(folder, graph.model),
             weights=cluster.put(folder, pack(nearest), ".safetensors"),
             images=tuple(cluster.file(sample.image) for sample in self.samples),
             fit=self.fit,
             size=graph.input_size,
+            threads=threads_for(graph.model),
             settings=tuple(settings.items()),
         )
         wanted = set(weights) if only is None else set(only)

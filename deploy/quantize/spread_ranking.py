@@ -19,6 +19,7 @@ from deploy.quantize.recipe import Recipe
 from deploy.quantize.sensitivity import LayerHarm, convolutions_of, noise_energy, ranked
 from deploy.quantize.spread_levers import pack, read_inputs_of, unpack
 from deploy.runtimes.onnxruntime import OnnxRunner
+from deploy.runtimes.thread_counts import threads_for
 from deploy.targets import PROFILES
 
 
@@ -34,6 +35,7 @@ class RankingJob:
     images: tuple[File, ...]
     fit: Fit
     size: Size
+    threads: int | None  # None: the slot's
 
     def open(self, slot: Slot) -> Work:
         """Return what gives the noise of a graph."""
@@ -49,7 +51,7 @@ class RankingJob:
         images = read_inputs_of(self.images, slot, self.fit, self.size)
 
         def run(model: onnx.ModelProto) -> list[Any]:
-            runner = OnnxRunner(model, slot.threads)
+            runner = OnnxRunner(model, self.threads or slot.threads)
             return [runner(image) for image in images]
 
         reference = run(graph.model)
@@ -84,7 +86,7 @@ def rank_on(
     """
     graph = plan.graph
     job = RankingJob(
-        graph=cluster.put(folder, graph.model.SerializeToString(deterministic=True), ".onnx"),
+        graph=cluster.put_graph(folder, graph.model),
         improved=cluster.put(folder, pack(plan.improved), ".safetensors"),
         profile=plan.profile.name,
         recipe=plan.recipe,
@@ -92,6 +94,7 @@ def rank_on(
         images=tuple(cluster.file(sample.image) for sample in samples),
         fit=fit,
         size=graph.input_size,
+        threads=threads_for(graph.model, plan.build()[0]),
     )
     names = convolutions_of(plan)
     items: list[tuple[str, ...]] = [(), *((name,) for name in names)]

@@ -9,7 +9,7 @@ import onnx
 from safetensors.numpy import load, save
 
 from deploy.calibration import CalibrationError, Fit, TensorStatistics, preprocess
-from deploy.calibration.observe import Observer
+from deploy.calibration.observe import Observer, threads_a_stream
 from deploy.calibration.preprocess import Size
 from deploy.calibration.statistics import BINS
 from deploy.calibration.voc import read_image
@@ -18,6 +18,8 @@ from deploy.cluster.jobs import File, Slot, Work
 from deploy.graph.graph import Graph
 from deploy.progress import Progress
 from deploy.quantize.calibration_source import CalibrationSource, refuse_uniform
+from deploy.runtimes.thread_counts import threads_for
+from deploy.store.environment import default_threads
 
 Item = tuple[int, File]  # an image's number, from 1, and its file
 
@@ -31,6 +33,7 @@ class StatisticsJob:
     non_negative: tuple[str, ...]
     fit: Fit
     size: Size
+    threads: int | None  # None: the slot's
 
     def open(self, slot: Slot) -> Work:
         """Return what gives the statistics of one image."""
@@ -38,7 +41,7 @@ class StatisticsJob:
             onnx.load(slot.path(self.graph)),
             dict(self.tensors),
             non_negative=frozenset(self.non_negative),
-            threads=slot.threads,
+            threads=self.threads or slot.threads,
         )
 
         def work(item: Item) -> bytes:
@@ -70,11 +73,12 @@ def observe_on(
         DataError, CalibrationError: as observing does.
     """
     job = StatisticsJob(
-        graph=cluster.put(folder, graph.model.SerializeToString(deterministic=True), ".onnx"),
+        graph=cluster.put_graph(folder, graph.model),
         tensors=tuple(tensors.items()),
         non_negative=tuple(sorted(non_negative)),
         fit=fit,
         size=graph.input_size,
+        threads=None if threads_for(graph.model) is None else threads_a_stream(default_threads()),
     )
     items = [(n, cluster.file(sample.image)) for n, sample in enumerate(source.samples, start=1)]
     if not items:

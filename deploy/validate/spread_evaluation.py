@@ -23,6 +23,8 @@ from deploy.progress import Progress
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.runtimes.open import find_backend, open_graph
 from deploy.runtimes.runner import Backend, Execution, Runner, Runtime
+from deploy.runtimes.thread_counts import threads_for
+from deploy.store.environment import default_threads
 from deploy.validate.default_options import with_defaults
 from deploy.validate.evaluate import check_logits, read_view, score, tell_unlabelled
 from deploy.validate.metrics import ConfusionMatrix, Fidelity
@@ -32,23 +34,34 @@ from deploy.validate.scores import ImageScore, Score
 
 @dataclass(frozen=True, kw_only=True)
 class GraphOn:
-    """A graph that a worker opens; without a runtime, in onnxruntime as it is."""
+    """A graph that a worker opens; without a runtime, in onnxruntime as it is.
+
+    ``threads`` are those of the command's own process where results may depend on them
+    (deploy/runtimes/thread_counts.py), None those of the slot.
+    """
 
     file: File
+    threads: int | None
     runtime: Runtime | None = None
     soc: str | None = None
 
     @classmethod
     def of(cls, cluster: Cluster, path: Path, backend: Backend) -> "GraphOn":
-        """Return a graph's file in a runtime."""
-        return cls(file=cluster.file(path), runtime=backend.runtime, soc=backend.soc)
+        """Return a graph's file in a runtime; raises DataError."""
+        is_known = backend.runtime is Runtime.ONNXRUNTIME
+        return cls(
+            file=cluster.file(path),
+            threads=threads_for(path) if is_known else default_threads(),
+            runtime=backend.runtime,
+            soc=backend.soc,
+        )
 
     def open(self, slot: Slot) -> Runner:
         """Return the graph, ready to run in a slot's threads."""
-        path = slot.path(self.file)
+        path, threads = slot.path(self.file), self.threads or slot.threads
         if self.runtime is None:
-            return OnnxRunner(path, slot.threads)
-        return open_graph(path, find_backend(self.runtime, self.soc), slot.threads, timed=False)
+            return OnnxRunner(path, threads)
+        return open_graph(path, find_backend(self.runtime, self.soc), threads, timed=False)
 
 
 @dataclass(frozen=True, kw_only=True)
