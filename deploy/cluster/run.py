@@ -1,17 +1,18 @@
 """One job on the workers: what is under way, what is done again, what is given up."""
 
+import asyncio
 import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from uuid import uuid4
 
 from deploy.cluster.jobs import Answer, Envelope, File
 from deploy.cluster.slots import execute, receive
-from deploy.errors import ClusterError, DeployError
+from deploy.errors import ClusterError
 from deploy.progress import LOGGER
 
 if TYPE_CHECKING:
@@ -81,9 +82,7 @@ class Run:
                 if time.monotonic() - last > self._patience():
                     self._give_to_others()
                     last = time.monotonic()
-        except (CancelledError, OSError, TimeoutError) as error:
-            if isinstance(error, DeployError):
-                raise
+        except (CancelledError, asyncio.CancelledError, OSError, TimeoutError):
             raise self._lost() from None
         finally:
             self._cancel(list(self._numbers))
@@ -111,26 +110,32 @@ class Run:
         )
         for number, future in zip(numbers, futures, strict=True):
             self._numbers[future] = number
-            future.add_done_callback(self._done.put)
+            self.client.loop.add_callback(self._fetch, future)
 
-    def _answers(self) -> list[tuple[int, Answer]]:
-        """Return what has come, waiting for it a while."""
-        futures = []
+    async def _fetch(self, future: Any) -> None:
+        """Wait for a result in the client's own thread: one that hangs keeps no other waiting."""
         try:
-            futures.append(self._done.get(timeout=POLL_SECONDS))
+            outcome = await self.client.gather(future, asynchronous=True)
+        except (Exception, asyncio.CancelledError) as error:
+            outcome = error
+        self._done.put((future, outcome))
+
+    def _answers(self) -> Iterator[tuple[int, Answer]]:
+        """Yield what has come, waiting for it a while."""
+        outcomes = []
+        try:
+            outcomes.append(self._done.get(timeout=POLL_SECONDS))
             while True:
-                futures.append(self._done.get_nowait())
+                outcomes.append(self._done.get_nowait())
         except queue.Empty:
             pass
-        futures = [future for future in futures if future in self._numbers]
-        numbers = [self._numbers[future] for future in futures]
-        for future, number in zip(futures, numbers, strict=True):
-            if future.status == "error":
-                self._raise(future.exception(), number)
-        answers: list[Answer] = self.client.gather(futures)
-        for future in futures:
-            del self._numbers[future]  # the worker need not keep it any longer
-        return list(zip(numbers, answers, strict=True))
+        for future, outcome in outcomes:
+            number = self._numbers.pop(future, None)  # the worker need not keep it any longer
+            if number is None:
+                continue
+            if not isinstance(outcome, Answer):
+                self._raise(outcome, number)
+            yield number, outcome
 
     def _take(self, number: int, answer: Answer) -> bytes | None:
         """Return an item's result; None where it must be done again, or was done before."""
@@ -190,7 +195,7 @@ class Run:
         if futures and self.client.status == "running":
             self.client.cancel(futures)
 
-    def _raise(self, error: BaseException | None, number: int) -> None:
+    def _raise(self, error: BaseException, number: int) -> NoReturn:
         """Raise what Dask says of an item."""
         from distributed import KilledWorker
 
@@ -199,7 +204,6 @@ class Run:
                 f"{self.items[number]} was under way on each of several workers that died: out of "
                 "memory?"
             )
-        assert error is not None
         raise error
 
     def _lost(self) -> ClusterError:
