@@ -1,6 +1,7 @@
 """From graphs to figures: validate → report."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,10 @@ def validate(
                 *(target, data, protocol, baseline, weights, backend, progress),
                 cluster=found,
             )
-            if not target.is_variant:
-                results.append(measure().result)
-                forget(target.folder)
+            if not target.is_variant:  # nothing of it is kept, but what a cluster does meanwhile
+                with hold(target.folder, progress) if found else nullcontext():
+                    results.append(measure().result)
+                    forget(target.folder)
                 continue
             with hold(target.folder, progress):
                 key = evaluation.validation_key(target, data, protocol, weights, backend)

@@ -111,15 +111,15 @@ class LeversOn:
 
 
 def in_runs(costs: Mapping[str, float], count: int) -> list[tuple[str, ...]]:
-    """Return names in at most ``count`` runs of like cost, in their order.
+    """Return names in about ``count`` runs of like cost, in their order.
 
     Neighbours need the same part of the network; which runs there are changes no result.
     """
     limit = sum(costs.values()) / max(1, count)
     runs: list[list[str]] = []
-    spent = limit
+    spent = 0.0
     for name, cost in costs.items():
-        if spent >= limit:
+        if not runs or spent + cost > limit:
             runs.append([])
             spent = 0.0
         runs[-1].append(name)
