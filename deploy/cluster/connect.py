@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 LOCAL = "local"
+PROFILE = "distributed.worker.profile.enabled"  # it looks at all threads every 10 ms
 FORMS = "tcp://HOST:8786, tls://HOST:8786, local, local:N or a scheduler's FILE.json"
 # Ctrl-C in a terminal reaches the workers too, which shall end what they have begun.
 DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
@@ -83,19 +84,23 @@ def _client(where: Any, security: Any) -> "distributed.Client":
 
 @contextmanager
 def _local(workers: int) -> Iterator[Any]:
+    import dask
     from distributed import LocalCluster
     from distributed.security import Security
 
-    with LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        memory_limit=0,
-        security=Security.temporary(),
-        silence_logs=logging.CRITICAL,
-        preload=[DEAF_TO_CTRL_C],
-    ) as cluster:
+    with (
+        dask.config.set({PROFILE: False}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
+            security=Security.temporary(),
+            silence_logs=logging.CRITICAL,
+            preload=[DEAF_TO_CTRL_C],
+        ) as cluster,
+    ):
         yield cluster
 
 

@@ -70,15 +70,17 @@ class Run:
         """Yield number and result of each item; at the end nothing of the job is left queued."""
         try:
             self._submit(sorted(self.waiting))
-            self._tell()
-            last = time.monotonic()
+            workers, asked = len(self.client.nthreads()), time.monotonic()
+            last = asked
             while self.waiting:
                 for number, answer in self._answers():
                     result = self._take(number, answer)
                     if result is not None:
                         last = time.monotonic()
                         yield number, result
-                self._tell()
+                if time.monotonic() - asked > POLL_SECONDS:
+                    workers, asked = len(self.client.nthreads()), time.monotonic()
+                self.tell(len(self.items) - len(self.waiting), workers)
                 if time.monotonic() - last > self._patience():
                     self._give_to_others()
                     last = time.monotonic()
@@ -86,9 +88,6 @@ class Run:
             raise self._lost() from None
         finally:
             self._cancel(list(self._numbers))
-
-    def _tell(self) -> None:
-        self.tell(len(self.items) - len(self.waiting), len(self.client.nthreads()))
 
     def _submit(self, numbers: Sequence[int], workers: Iterable[str] | None = None) -> None:
         """Queue items; on ``workers``, or on all that are fit."""
