@@ -2,8 +2,10 @@
 
     python -m deploy.bench.cluster artifacts/rf-lw-mbv2 --voc-root DIR --images 24
 
-Both do the same images with one thread each, in turns within one run, with all graphs open. The
-scheduler is a process of its own, so that what it takes an image can be told from what others take.
+Both do the same images with one thread each, in turns within one run, with all graphs open. A Dask
+process takes a little of a core while it waits; that is measured apart and left out of CPU times,
+which on a busy machine are the steadier figure. What the scheduler, a process of its own, and the
+command take an item is measured on items that cost nothing but return as many bytes.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from deploy.calibration import Fit, Sample, preprocess
 from deploy.calibration.observe import Observer
 from deploy.calibration.voc import find_voc_root, pick, read_image, read_split
 from deploy.cluster.client import Cluster, forget, use_cluster
+from deploy.cluster.jobs import Slot, Work
 from deploy.graph.graph import Graph
 from deploy.graph.reading import read_graph
 from deploy.progress import SilentProgress
@@ -41,9 +45,11 @@ from deploy.validate.protocol import Protocol
 from deploy.validate.scores import Score
 from deploy.validate.spread_evaluation import GraphOn, evaluate_on
 
-Timed = tuple[float, float, float]  # seconds; of the scheduler's and of this process's CPU
 GRAPHS = ("fp32", "int8")
 CLASSES = 21
+IDLE_SECONDS = 5.0
+ECHOES = 300  # items
+RESULT_BYTES = {"calibrate": 600_000, "validate": 10_000}
 
 
 def calibrate_by_hand(folder: Path) -> Callable[[Sequence[Sample]], None]:
@@ -205,43 +211,72 @@ def cpu(process: Any) -> float:
     return float(times.user + times.system)
 
 
+@dataclass(frozen=True)
+class EchoJob:
+    """Return so many bytes, at no cost."""
+
+    size: int
+
+    def open(self, _slot: Slot) -> Work:
+        """Return what does that."""
+        return lambda _item: bytes(self.size)
+
+
 def compare(stage: str, folder: Path, samples: list[Sample], repetitions: int) -> None:
     """Print what both take, in turns."""
-    with tempfile.TemporaryDirectory() as name, by_hand(stage, folder, samples) as hand:
-        at = Path(name)
-        with own_cluster(at) as (cluster, (scheduler, *workers)):
-            there = partial(STAGES[stage][1], cluster, folder, at=at)
-            there(samples[:4])
-            forget(at)
-            walls, cpus, shares, here = [], [], [], []
-            for _ in range(repetitions):
-                begun = time.perf_counter()
-                hand_cpu = hand()
-                hand_wall = time.perf_counter() - begun
-                before = [cpu(process) for process in (scheduler, *workers)]
-                begun, own = time.perf_counter(), time.process_time()
-                there(samples)
-                wall, own = time.perf_counter() - begun, time.process_time() - own
-                took = [cpu(p) - b for p, b in zip((scheduler, *workers), before, strict=True)]
-                forget(at)
-                walls.append(hand_wall / wall)
-                cpus.append(hand_cpu / sum(took[1:]))
-                shares.append(1000 * took[0] / len(samples))
-                here.append(1000 * own / len(samples))
-                print(
-                    f"{stage}: by hand {hand_wall:.2f} s ({hand_cpu:.2f} s of CPU), cluster "
-                    f"{wall:.2f} s ({sum(took[1:]):.2f} s in workers)"
-                )
     median = statistics.median
+    with (
+        tempfile.TemporaryDirectory() as name,
+        by_hand(stage, folder, samples) as hand,
+        own_cluster(Path(name)) as (cluster, processes),
+    ):
+        at = Path(name)
+        there = partial(STAGES[stage][1], cluster, folder, at=at)
+        there(samples[:4])
+        forget(at)
+        _, idle = _timed(processes, lambda: time.sleep(IDLE_SECONDS))
+        idle = [seconds / IDLE_SECONDS for seconds in idle]  # of a core, each
+        walls, cpus = [], []
+        for _ in range(repetitions):
+            begun = time.perf_counter()
+            hand_cpu = hand()
+            hand_wall = time.perf_counter() - begun
+            wall, took = _timed(processes, lambda: there(samples))
+            forget(at)
+            workers = sum(t - wall * i for t, i in zip(took[1:3], idle[1:3], strict=True))
+            walls.append(hand_wall / wall)
+            cpus.append(hand_cpu / workers)
+            print(
+                f"{stage}: by hand {hand_wall:.2f} s, {hand_cpu:.2f} s of CPU; cluster {wall:.2f} "
+                f"s, {workers:.2f} s of CPU in workers",
+                flush=True,
+            )
+        job, items = EchoJob(RESULT_BYTES[stage]), list(range(ECHOES))
+        wall, took = _timed(
+            processes, lambda: list(cluster.map(job, items, stage, SilentProgress(), at))
+        )
+        forget(at)
+        shares = [1000 * (t - wall * i) / ECHOES for t, i in zip(took, idle, strict=True)]
     print(
         f"{stage}, {len(samples)} images, {repetitions} repetitions: throughput of the cluster "
-        f"{median(walls):.3f} of that by hand (from {min(walls):.3f} to {max(walls):.3f}), CPU "
-        f"time by hand {median(cpus):.3f} of the workers'; the scheduler takes "
-        f"{median(shares):.2f} ms of CPU an image, the command {median(here):.2f} ms"
+        f"{median(walls):.3f} of that by hand (from {min(walls):.3f} to {max(walls):.3f}); CPU "
+        f"time by hand {median(cpus):.3f} of the workers' (from {min(cpus):.3f} to "
+        f"{max(cpus):.3f}); an item takes {shares[0]:.2f} ms of CPU of the scheduler, "
+        f"{shares[1] + shares[2]:.2f} of its worker, {shares[3]:.2f} of the command"
     )
     for seconds in (0.1, 1.0, 10.0):
-        most = int(seconds / (max(median(shares), median(here)) / 1000))
-        print(f"  images of {seconds:g} s: one core is full with {most} workers of one slot")
+        full = int(seconds / (max(shares[0], shares[3]) / 1000))
+        print(f"  images of {seconds:g} s: one core is full with {full} slots")
+
+
+def _timed(processes: Sequence[Any], work: Callable[[], object]) -> tuple[float, list[float]]:
+    """Return wall and CPU seconds: of the scheduler, of each worker, of this process."""
+    before = [*map(cpu, processes), time.process_time()]
+    begun = time.perf_counter()
+    work()
+    wall = time.perf_counter() - begun
+    after = [*map(cpu, processes), time.process_time()]
+    return wall, [a - b for a, b in zip(after, before, strict=True)]
 
 
 def main() -> None:

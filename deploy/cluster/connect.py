@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 LOCAL = "local"
+ROUTES = "distributed.scheduler.http.routes"  # of its pages
 PROFILE = "distributed.worker.profile.enabled"  # it looks at all threads every 10 ms
 FORMS = "tcp://HOST:8786, tls://HOST:8786, local, local:N or a scheduler's FILE.json"
 # Ctrl-C in a terminal reaches the workers too, which shall end what they have begun.
@@ -89,12 +90,12 @@ def _local(workers: int) -> Iterator[Any]:
     from distributed.security import Security
 
     with (
-        dask.config.set({PROFILE: False}),
+        dask.config.set({PROFILE: False, ROUTES: []}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             memory_limit=0,
             security=Security.temporary(),
             silence_logs=logging.CRITICAL,

@@ -26,7 +26,7 @@ pytest.importorskip("distributed")
     ["", "host:8786", "tcp://host", "tcp://:8786", "tcp://host:port", "udp://host:1", "local:0"],
 )
 def test_places_that_are_none(text: str) -> None:
-    with pytest.raises(ClusterError, match="expected|at least 1"):
+    with pytest.raises(ClusterError, match=r"expected|at least 1"):
         find_place(text)
 
 
@@ -65,24 +65,27 @@ def test_distributed_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deploy.cluster.connect.CONNECT_SECONDS", 0.3)
-    with pytest.raises(ClusterError, match=r"no scheduler answers at tcp://127.0.0.1:9: start"):
-        with connected("tcp://127.0.0.1:9"):
-            pass
+    message = r"no scheduler answers at tcp://127.0.0.1:9: start"
+    with pytest.raises(ClusterError, match=message), connected("tcp://127.0.0.1:9"):
+        pass
 
 
 def test_tls_without_certificates() -> None:
-    with pytest.raises(ClusterError, match="set DASK_DISTRIBUTED__COMM__TLS__CA_FILE"):
-        with connected("tls://127.0.0.1:8786"):
-            pass
+    message = "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE"
+    with pytest.raises(ClusterError, match=message), connected("tls://127.0.0.1:8786"):
+        pass
 
 
 def test_certificates_that_are_missing(tmp_path: Path) -> None:
     import dask
 
     settings = {"distributed.comm.tls.ca-file": str(tmp_path / "ca.pem")}
-    with dask.config.set(settings), pytest.raises(ClusterError, match=r"no file .*/ca\.pem for"):
-        with connected("tls://127.0.0.1:8786"):
-            pass
+    with (
+        dask.config.set(settings),
+        pytest.raises(ClusterError, match=r"no file .*/ca\.pem for"),
+        connected("tls://127.0.0.1:8786"),
+    ):
+        pass
 
 
 def test_command_line_ends_in_one_line(
