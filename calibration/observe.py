@@ -54,17 +54,13 @@ def observe(
         CalibrationError: there are no images, or a tensor has a NaN or infinite value.
     """
     streams = min(threads, STREAMS)
-    witnesses = _nan_witnesses(model.graph)
-    taps = {name: _taps_of(name in non_negative, name in witnesses) for name in tensors}
-    session = _session(_tapped(model, tensors, taps), threads // streams)
-    channels = {name: shape[1] for name, shape in tensors.items()}
+    observer = Observer(
+        model, tensors, non_negative=non_negative, threads=threads_a_stream(threads)
+    )
     source = _Source(images)
     with ThreadPoolExecutor(streams) as pool:
         try:
-            running = [
-                pool.submit(_observe_stream, session, taps, channels, source)
-                for _ in range(streams)
-            ]
+            running = [pool.submit(_observe_stream, observer, source) for _ in range(streams)]
             parts = [stream.result() for stream in running]
         finally:
             source.close()  # also on an interrupt: the pool waits for its streams
@@ -77,6 +73,62 @@ def observe(
         for name, statistic in statistics.items():
             statistic.merge(part[name])
     return statistics
+
+
+def threads_a_stream(threads: int) -> int:
+    """Return how many of a process's threads one image is observed with."""
+    return threads // min(threads, STREAMS)
+
+
+class Observer:
+    """A graph whose tensors are observed, image after image.
+
+    Args:
+        model, tensors, non_negative: as of :func:`observe`.
+        threads: of one pass.
+
+    Raises:
+        CalibrationError: onnxruntime cannot load the graph.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        tensors: Mapping[str, tuple[int, ...]],
+        *,
+        non_negative: frozenset[str] = frozenset(),
+        threads: int = 1,
+    ) -> None:
+        witnesses = _nan_witnesses(model.graph)
+        self.taps = {name: _taps_of(name in non_negative, name in witnesses) for name in tensors}
+        self.channels = {name: shape[1] for name, shape in tensors.items()}
+        self.session = _session(_tapped(model, tensors, self.taps), threads)
+        self.input_name = self.session.get_inputs()[0].name
+        self.outputs = [_tap(name, "statistics") for name in tensors]
+
+    def start(self) -> dict[str, TensorStatistics]:
+        """Return statistics of no image yet."""
+        return {name: TensorStatistics() for name in self.taps}
+
+    def add(
+        self, number: int, image: Float32Array, statistics: Mapping[str, TensorStatistics]
+    ) -> None:
+        """Add what an image (1, 3, H, W) shows; errors call it by its number.
+
+        Raises:
+            CalibrationError: a tensor has a NaN or infinite value.
+        """
+        try:
+            rows = self.session.run(self.outputs, {self.input_name: image})
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise _cannot("run", error) from None
+        for (name, statistic), row in zip(statistics.items(), rows, strict=True):
+            try:
+                _update(statistic, self.taps[name], row[0], self.channels[name])
+            except CalibrationError as error:
+                raise CalibrationError(
+                    f"tensor {name} on image {number}: {error}: the graph cannot be calibrated"
+                ) from None
 
 
 class _Source:
@@ -114,32 +166,15 @@ class _Source:
         self.closed = True
 
 
-def _observe_stream(
-    session: "onnxruntime.InferenceSession",
-    taps: Mapping[str, list[str]],
-    channels: Mapping[str, int],
-    source: _Source,
-) -> dict[str, TensorStatistics]:
+def _observe_stream(observer: Observer, source: _Source) -> dict[str, TensorStatistics]:
     """Run images of ``source`` until there are no more; return the statistics of these."""
-    input_name = session.get_inputs()[0].name
-    outputs = [_tap(name, "statistics") for name in taps]
-    statistics = {name: TensorStatistics() for name in taps}
+    statistics = observer.start()
     while True:
         number, image = source.take()
         if image is None:
             return statistics
         try:
-            try:
-                rows = session.run(outputs, {input_name: image})
-            except Exception as error:  # as above, of no public base class
-                raise _cannot("run", error) from None
-            for (name, statistic), row in zip(statistics.items(), rows, strict=True):
-                try:
-                    _update(statistic, taps[name], row[0], channels[name])
-                except CalibrationError as error:
-                    raise CalibrationError(
-                        f"tensor {name} on image {number}: {error}: the graph cannot be calibrated"
-                    ) from None
+            observer.add(number, image, statistics)
         except BaseException as error:
             source.fail(number, error)
             return statistics

@@ -16,6 +16,10 @@ class ExportError(DeployError):
     """A network whose exported graph does not compute what torch computes."""
 
 
+class ClusterError(DeployError):
+    """A cluster that cannot be reached, is lost, or computes with something else than we do."""
+
+
 class ReportError(DeployError):
     """Results that are missing, unreadable or do not belong together."""
 

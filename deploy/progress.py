@@ -68,6 +68,10 @@ class Progress(Protocol):
         """Yield ``items``, several times over, and show how many are done."""
         ...
 
+    def spread(self, stage: str, total: int) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Enclose work on a cluster; it tells how many of ``total`` are done, over how many."""
+        ...
+
 
 class SilentProgress:
     """Measures, and shows nothing."""
@@ -90,6 +94,12 @@ class SilentProgress:
         with self.step(stage):
             for _ in range(passes):
                 yield from items
+
+    @contextmanager
+    def spread(self, stage: str, total: int) -> Iterator[Callable[[int, int], None]]:
+        """Enclose work on a cluster."""
+        with self.step(stage):
+            yield lambda done, workers: None
 
 
 class ConsoleProgress(SilentProgress):
@@ -127,6 +137,31 @@ class ConsoleProgress(SilentProgress):
             else:  # a log gets only the line at the end
                 yield from repeated
         self._done(stage, f"{len(items)} images")
+
+    @contextmanager
+    def spread(self, stage: str, total: int) -> Iterator[Callable[[int, int], None]]:
+        """Enclose work on a cluster; show how much is done, over how many workers."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("over {task.fields[workers]} workers"),
+            TimeRemainingColumn(),
+        )
+        bar = RichProgress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        )
+        most = 0
+
+        def tell(done: int, workers: int) -> None:
+            nonlocal most
+            most = max(most, workers)
+            bar.update(task, completed=done, workers=workers)
+
+        with SilentProgress.step(self, stage), bar:
+            task = bar.add_task(stage, total=total, workers=0)
+            yield tell
+        self._done(stage, f"{total} over {most}" if most else REUSED)
 
     @contextmanager
     def counted(self, stage: str) -> Iterator[Callable[[int, int], None]]:

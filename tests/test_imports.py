@@ -7,9 +7,9 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 # A room imports from those above it in this list, never from one below it (docs/architecture.md).
 FLOORS = (
-    *("models", "calibration", "errors", "progress", "graph", "store", "toolchains", "runtimes"),
-    *("lint", "targets", "export", "validate", "quantize", "predict", "training", "inspect"),
-    *("report", "bundle", "pipeline", "cli", "bench"),
+    *("models", "calibration", "errors", "progress", "graph", "store", "cluster", "toolchains"),
+    *("runtimes", "lint", "targets", "export", "validate", "quantize", "predict", "training"),
+    *("inspect", "report", "bundle", "pipeline", "cli", "bench"),
 )
 # What reads, writes or runs ONNX does not belong to the networks, torch not to the data.
 MAY_NEED = {"models": {"torch", "safetensors"}, "calibration": {"onnx", "onnxruntime"}}
@@ -70,7 +70,7 @@ def test_rooms_depend_on_few_others() -> None:
     arrows = defaultdict(set)
     for room, path in ALL:
         arrows[room] |= rooms(path) - {room}
-    assert sum(map(len, arrows.values())) <= 131
+    assert sum(map(len, arrows.values())) <= 140
 
 
 @pytest.mark.parametrize("room", MAY_NEED)

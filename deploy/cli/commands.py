@@ -29,6 +29,7 @@ from deploy.cli import (
 )
 from deploy.cli.options import (
     AsJson,
+    ClusterOption,
     EmbedPreprocessing,
     Force,
     HeadOption,
@@ -38,6 +39,7 @@ from deploy.cli.options import (
     Out,
     Percentile,
     RangeMethod,
+    Ship,
     SkipBad,
     Targets,
     Variants,
@@ -150,6 +152,8 @@ def validate(
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
     force: Force = False,
+    cluster: ClusterOption = None,
+    ship: Ship = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure torch and every graph side by side: mIoU, fidelity to torch, latency, size."""
@@ -166,6 +170,8 @@ def validate(
         weights=weights,
         out=out,
         force=force,
+        cluster=cluster,
+        ship=ship,
         progress=ConsoleProgress(),
     )
     display_measured.validated(results, as_json=as_json)
@@ -188,6 +194,8 @@ def export_all(
     skip_bad: SkipBad = False,
     out: Out = DEFAULT_OUT,
     force: Force = False,
+    cluster: ClusterOption = None,
+    ship: Ship = False,
     as_json: AsJson = False,
 ) -> None:
     """Do the whole job for every variant: export, quantize, validate, report."""
@@ -203,6 +211,8 @@ def export_all(
         skip_bad=skip_bad,
         out=out,
         force=force,
+        cluster=cluster,
+        ship=ship,
         progress=progress,
     )
     display_measured.reported(content, out, as_json=as_json, seconds=progress.seconds)

@@ -52,6 +52,19 @@ SkipBad = Annotated[
     bool,
     typer.Option("--skip-bad", help="Leave bad images out and list them; else the first ends it."),
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="tcp://HOST:PORT|local:N|FILE.json",
+        envvar="DEPLOY_CLUSTER",
+        show_envvar=False,
+        help="Dask cluster that does the images. By default $DEPLOY_CLUSTER, else this process.",
+    ),
+]
+Ship = Annotated[
+    bool, typer.Option("--ship", help="Send the cluster's workers the files that they lack.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Split = Annotated[str, typer.Option("--split", help="List of calibration images.")]
 CalibrationFit = Annotated[

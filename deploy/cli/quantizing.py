@@ -11,6 +11,7 @@ from deploy.cli import display
 from deploy.cli.options import (
     AsJson,
     CalibrationFit,
+    ClusterOption,
     EmbedPreprocessing,
     Force,
     HeadOption,
@@ -20,6 +21,7 @@ from deploy.cli.options import (
     Out,
     Percentile,
     QuantizeTarget,
+    Ship,
     SkipBad,
     Split,
     Targets,
@@ -105,6 +107,8 @@ def quantize(
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
     force: Force = False,
+    cluster: ClusterOption = None,
+    ship: Ship = False,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate on VOC images and write FP16 and INT8 graphs (both, if neither is asked for).
@@ -145,6 +149,8 @@ def quantize(
         weights=weights,
         out=out,
         force=force,
+        cluster=cluster,
+        ship=ship,
         progress=ConsoleProgress(),
     )
     display.quantized(written, as_json=as_json)
@@ -184,6 +190,8 @@ def calibrate(
     weights: Weights = None,
     out: Out = DEFAULT_OUT,
     force: Force = False,
+    cluster: ClusterOption = None,
+    ship: Ship = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the statistics of all activations, of all images or of a part; or merge such parts."""
@@ -202,6 +210,8 @@ def calibrate(
         weights=weights,
         out=out,
         force=force,
+        cluster=cluster,
+        ship=ship,
         progress=ConsoleProgress(),
     )
     return display.calibrated(written, as_json=as_json)

@@ -22,6 +22,7 @@ FILE_NAME = "deploy.toml"
 PROJECT_FILE_NAME = "pyproject.toml"  # its table [tool.deploy]
 NO_SETTINGS = frozenset({"help", "quiet", "verbose"})  # of the call, not of the project
 PLACES = ("DIR", "PATH")  # an option with such a metavar names a place, whatever its type
+FILE_AMONG = "|FILE.json"  # one whose metavar ends so may name a file of that ending
 WANTED = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -179,6 +180,7 @@ def _scalar(value: Any, label: str, folder: Path, option: TyperOption, hint: Any
     if not suits:
         wanted = WANTED.get(hint, "a text in quotes")
         raise SettingsError(f"{label} is {value!r}: it must be {wanted}")
-    if hint is Path or str(option.metavar).startswith(PLACES):
+    may_be_file = str(option.metavar).endswith(FILE_AMONG) and str(value).endswith(".json")
+    if hint is Path or str(option.metavar).startswith(PLACES) or may_be_file:
         return str(folder / os.path.expanduser(value))
     return str(value) if hint is str else value

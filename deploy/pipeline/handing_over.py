@@ -130,7 +130,7 @@ def _carrier(
     """Return the carrier of the default target's quantization, and its ranges."""
     assert job.source is not None
     assert ORT.profile is not None
-    prepared = prepare(target, job.source, job.fit, progress, force=job.force)
+    prepared = prepare(target, job.source, job.fit, progress, force=job.force, cluster=job.cluster)
     config, (recipe,) = job.method or RangeConfig(), job.recipes
     plan = quantization.plan(prepared, job.source, config, ORT.profile, recipe, progress)
     carrier = plan.carrier()

@@ -1,11 +1,12 @@
 """What a quantization does to one target: each graph is made, or kept if it is there already."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from deploy.calibration import Calibration, Fit, RangeConfig, Sample
+from deploy.cluster.client import Cluster
 from deploy.graph.profile import Profile
 from deploy.pipeline.handing_over import hand_over
 from deploy.progress import Progress
@@ -44,6 +45,7 @@ class QuantizationJob:
     force: bool = False  # make anew what is there
     carrier: bool = False  # in place of the float graph, where a toolchain is handed one
     options: Mapping[str, Any] = field(default_factory=dict)  # of that toolchain itself
+    cluster: Cluster | None = None  # that does what can be spread
 
 
 def quantize_target(
@@ -62,9 +64,11 @@ def quantize_target(
     if not job.fp16 and not profiles:
         return written
     if job.given or job.source is None:
-        prepared = prepare_with(target, job.given, job.fit)
+        prepared = replace(prepare_with(target, job.given, job.fit), cluster=job.cluster)
     else:
-        prepared = prepare(target, job.source, job.fit, progress, force=job.force)
+        prepared = prepare(
+            target, job.source, job.fit, progress, force=job.force, cluster=job.cluster
+        )
     basis = _basis(prepared, job)
     give_back()
     if job.fp16:

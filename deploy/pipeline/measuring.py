@@ -1,11 +1,13 @@
 """From graphs to figures: validate → report."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deploy import models
+from deploy.cluster.client import Cluster, forget, use_cluster
 from deploy.errors import DeployError
 from deploy.progress import REUSED, Progress, SilentProgress
 from deploy.report.build import Report, build_report
@@ -13,7 +15,12 @@ from deploy.report.compare import TOLERANCE, compare_reports, read_earlier
 from deploy.report.write import write_report
 from deploy.runtimes.open import find_backend
 from deploy.runtimes.runner import Runtime
-from deploy.store.artifacts import DEFAULT_OUT, exported_variants, resolve_network, resolve_networks
+from deploy.store.artifacts import (
+    DEFAULT_OUT,
+    exported_variants,
+    resolve_network,
+    resolve_networks,
+)
 from deploy.store.locks import hold
 from deploy.store.reuse import seal_json
 from deploy.validate import evaluation
@@ -36,6 +43,8 @@ def validate(
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
     force: bool = False,
+    cluster: Cluster | str | None = None,
+    ship: bool = False,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Measure variants (torch and every graph of theirs) and ONNX files on the images of a split.
@@ -59,6 +68,9 @@ def validate(
         weights: the checkpoint of the torch baseline, if it was exported from one given by path.
         out: the folder of the artifacts.
         force: measure anew, though the results are there.
+        cluster: a Dask cluster that does the images: a scheduler's address or file, or "local[:N]"
+            (docs/cluster.md); by default this process does.
+        ship: send its workers the files that they lack.
         progress: where to show what is going on.
 
     Returns:
@@ -74,25 +86,31 @@ def validate(
     if not names:
         raise DeployError(f"nothing is exported to {out} yet: run 'deploy export' or name a target")
     results = []
-    for target in resolve_networks(names, out):
-        measure = partial(
-            evaluation.measure, target, data, protocol, baseline, weights, backend, progress
-        )
-        if not target.is_variant:
-            results.append(measure().result)
-            continue
-        with hold(target.folder, progress):
-            key = evaluation.validation_key(target, data, protocol, weights, backend)
-            path = target.validation_in(backend.runtime, backend.soc)
-            result = None if force else read_kept(target, path, key)
-            if result is None:
-                measured = measure()
-                result = seal_json(measured.result, key)
-                write_results(target, path, result, measured.pictures)
-            else:
-                with progress.step(f"validate {target.name}") as step:
-                    step.note = REUSED
-        results.append(result)
+    with use_cluster(cluster, progress, ship=ship) as found:
+        for target in resolve_networks(names, out):
+            measure = partial(
+                evaluation.measure,
+                *(target, data, protocol, baseline, weights, backend, progress),
+                cluster=found,
+            )
+            if not target.is_variant:  # nothing of it is kept, but what a cluster does meanwhile
+                with hold(target.folder, progress) if found else nullcontext():
+                    results.append(measure().result)
+                    forget(target.folder)
+                continue
+            with hold(target.folder, progress):
+                key = evaluation.validation_key(target, data, protocol, weights, backend)
+                path = target.validation_in(backend.runtime, backend.soc)
+                result = None if force else read_kept(target, path, key)
+                if result is None:
+                    measured = measure()
+                    result = seal_json(measured.result, key)
+                    write_results(target, path, result, measured.pictures)
+                    forget(target.folder)
+                else:
+                    with progress.step(f"validate {target.name}") as step:
+                        step.note = REUSED
+            results.append(result)
     return results
 
 

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deploy import models
 from deploy.calibration import CalibrationError, Fit, RangeConfig, read_calibration
 from deploy.calibration.voc import lacks_voc
+from deploy.cluster.client import Cluster, forget, use_cluster
 from deploy.errors import DeployError
 from deploy.export.interface import Interface
 from deploy.pipeline.exporting import export_if_missing
@@ -53,6 +55,8 @@ def quantize(
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
     force: bool = False,
+    cluster: Cluster | str | None = None,
+    ship: bool = False,
     progress: Progress | None = None,
 ) -> list[QuantizedGraph | HandedFolder]:
     """Calibrate and quantize variants or ONNX files into ``<out>/<name>/{fp16,int8}.onnx``.
@@ -89,6 +93,9 @@ def quantize(
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
         force: calibrate and quantize anew, whatever is there.
+        cluster: a Dask cluster that does the images: a scheduler's address or file, or "local[:N]"
+            (docs/cluster.md); by default this process does.
+        ship: send its workers the files that they lack.
         progress: where to show what is going on.
 
     Raises:
@@ -148,15 +155,18 @@ def quantize(
     written: list[QuantizedGraph | HandedFolder] = []
     chosen = resolve_networks(names, out)
     refuse_one_folder_for_two(chosen)
-    for model in chosen:
-        refuse_foreign(model)
-        with hold(model.folder, progress):
-            export_if_missing(model, weights, out, fit, voc_root, progress)
-            written += [
-                add_wrapped(graph, interface) if isinstance(graph, QuantizedGraph) else graph
-                for graph in quantize_target(model, job, progress)
-            ]
-            claim(model)
+    with use_cluster(cluster, progress, ship=ship) as found:
+        job = replace(job, cluster=found)
+        for model in chosen:
+            refuse_foreign(model)
+            with hold(model.folder, progress):
+                export_if_missing(model, weights, out, fit, voc_root, progress)
+                written += [
+                    add_wrapped(graph, interface) if isinstance(graph, QuantizedGraph) else graph
+                    for graph in quantize_target(model, job, progress)
+                ]
+                claim(model)
+                forget(model.folder)
     return written
 
 
@@ -196,6 +206,8 @@ def calibrate(
     weights: Path | None = None,
     out: Path = DEFAULT_OUT,
     force: bool = False,
+    cluster: Cluster | str | None = None,
+    ship: bool = False,
     progress: Progress | None = None,
 ) -> CalibrationFile:
     """Write the statistics of a variant's or an ONNX file's activations: ``calibration.json``.
@@ -212,6 +224,9 @@ def calibrate(
         weights: a checkpoint, if a variant must be exported first.
         out: the folder of the artifacts.
         force: calibrate anew, though the file is there.
+        cluster: a Dask cluster that does the images: a scheduler's address or file, or "local[:N]"
+            (docs/cluster.md); by default this process does.
+        ship: send its workers the files that they lack.
         progress: where to show what is going on.
 
     Raises:
@@ -221,10 +236,11 @@ def calibrate(
     source = CalibrationSource.find(voc_root, split, images, part, skip_bad=skip_bad)
     found = resolve_network(target, out)
     refuse_foreign(found)
-    with hold(found.folder, progress):
+    with use_cluster(cluster, progress, ship=ship) as spread, hold(found.folder, progress):
         export_if_missing(found, weights, out, fit, voc_root, progress)
-        prepared = prepare(found, source, fit, progress, force=force)
+        prepared = prepare(found, source, fit, progress, force=force, cluster=spread)
         claim(found)
+        forget(found.folder)
     return CalibrationFile.of(prepared, source.path(found), reused=prepared.reused)
 
 

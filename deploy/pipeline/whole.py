@@ -7,6 +7,7 @@ from deploy import models
 from deploy.calibration import RangeConfig
 from deploy.calibration.scenes import write_scenes
 from deploy.calibration.voc import lacks_voc
+from deploy.cluster.client import Cluster, use_cluster
 from deploy.pipeline.exporting import DEFAULT_SIZE, Size, export
 from deploy.pipeline.measuring import report, validate
 from deploy.pipeline.quantizing import quantize
@@ -36,6 +37,8 @@ def export_all(
     skip_bad: bool = False,
     out: Path = DEFAULT_OUT,
     force: bool = False,
+    cluster: Cluster | str | None = None,
+    ship: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Do the whole job for every variant: export, quantize, validate, report.
@@ -43,6 +46,8 @@ def export_all(
     Where there is no VOC2012 (see :func:`deploy.calibration.find_voc_root`), scenes are drawn once
     under ``data/scenes`` and serve in its place. A run that was stopped goes on after the last
     stage that was finished; ``force`` makes it begin anew.
+
+    A ``cluster`` does the images where it is given one, as for :func:`deploy.validate`.
 
     Variants with random parameters have no accuracy: RANDOM_IMAGES calibrate and evaluate them.
 
@@ -59,38 +64,41 @@ def export_all(
     for name in names:
         if data.own and models.find_weights(name).trained:
             models.build_with_weights(name, num_classes=len(data.classes))  # nor for other classes
-    for name in names:
-        few = None if models.find_weights(name).trained else RANDOM_IMAGES
-        with hold(resolve_network(name, out).folder, progress):
-            export(
-                name,
-                out=out,
-                input_size=input_size,
-                fit=protocol.fit,
-                voc_root=voc_root,
-                force=force,
-                progress=progress,
-            )
-            give_back()
-            quantize(
-                [name],
-                method=method,
-                images=min(images, few or images),
-                voc_root=voc_root,
-                skip_bad=skip_bad,
-                out=out,
-                force=force,
-                progress=progress,
-            )
-            give_back()
-            validate(
-                [name],
-                limit=limit if few is None else min(limit or few, few),
-                protocol=protocol,
-                voc_root=voc_root,
-                skip_bad=skip_bad,
-                out=out,
-                force=force,
-                progress=progress,
-            )
+    with use_cluster(cluster, progress, ship=ship) as found:
+        for name in names:
+            few = None if models.find_weights(name).trained else RANDOM_IMAGES
+            with hold(resolve_network(name, out).folder, progress):
+                export(
+                    name,
+                    out=out,
+                    input_size=input_size,
+                    fit=protocol.fit,
+                    voc_root=voc_root,
+                    force=force,
+                    progress=progress,
+                )
+                give_back()
+                quantize(
+                    [name],
+                    method=method,
+                    images=min(images, few or images),
+                    voc_root=voc_root,
+                    skip_bad=skip_bad,
+                    out=out,
+                    force=force,
+                    cluster=found,
+                    progress=progress,
+                )
+                give_back()
+                validate(
+                    [name],
+                    limit=limit if few is None else min(limit or few, few),
+                    protocol=protocol,
+                    voc_root=voc_root,
+                    skip_bad=skip_bad,
+                    out=out,
+                    force=force,
+                    cluster=found,
+                    progress=progress,
+                )
     return report(names, out=out)

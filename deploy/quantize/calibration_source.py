@@ -126,11 +126,16 @@ class CalibrationSource:
             image = read_image(sample.image)
             varied = varied or bool(np.ptp(image, axis=(0, 1)).any())
             yield preprocess(image, fit, size)
-        if not varied:
-            raise CalibrationError(
-                f"each of the {len(self.samples)} calibration images has one colour throughout: "
-                "no range worth having comes from them; calibrate with photographs"
-            )
+        refuse_uniform(varied, len(self.samples))
+
+
+def refuse_uniform(varied: bool, images: int) -> None:
+    """Raise CalibrationError unless one of the images had more than one colour."""
+    if not varied:
+        raise CalibrationError(
+            f"each of the {images} calibration images has one colour throughout: no range worth "
+            "having comes from them; calibrate with photographs"
+        )
 
 
 def _part_of(samples: list[Sample], part: Part) -> list[Sample]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from deploy.errors import DeployError
 
 if TYPE_CHECKING:
-    from deploy.validate.evaluate import Result
+    from deploy.validate.scores import Result
 
 DEFAULT_MIN_RATIO = 0.99  # MLPerf's lower demand, of the float network's accuracy
 

@@ -1,15 +1,12 @@
 """The search for the cheapest INT8 graph that passes the gate."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any
 
-import onnx
-
 from deploy.calibration import CalibrationError, RangeConfig, Sample
-from deploy.calibration.preprocess import Float32Array
 from deploy.calibration.voc import pick
 from deploy.errors import DeployError
 from deploy.graph.metadata import read_metadata
@@ -17,26 +14,19 @@ from deploy.graph.profile import Profile
 from deploy.progress import Progress
 from deploy.quantize.calibration_source import CalibrationSource
 from deploy.quantize.gate import Gate
+from deploy.quantize.judge import Judge
 from deploy.quantize.plan import Int8Plan
-from deploy.quantize.preparation import Prepared, read_inputs
+from deploy.quantize.preparation import Prepared
 from deploy.quantize.quantization import find_quantized, write_int8
-from deploy.quantize.sensitivity import Logits, int8_share, rank_layers
+from deploy.quantize.sensitivity import int8_share
 from deploy.quantize.written import QuantizedGraph
-from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.store.files import write_whole
 from deploy.store.reuse import read_sealed_json, seal_json
 from deploy.targets import int8_name
 from deploy.validate.classes import check_classes
-from deploy.validate.evaluate import Result, evaluate
-from deploy.validate.protocol import Protocol
+from deploy.validate.scores import Result
 
 SCHEMA = 1
-
-
-RANKING_IMAGES = 4  # on which layers are ranked
-
-
-FLOAT, INT8 = "fp32", "int8"
 
 
 MISSED = "-missed"  # ends the name of a graph that does not pass
@@ -87,7 +77,7 @@ def search(
             "every image of the split calibrates, none is left to tune on: lower --images"
         )
     tuning = tuning_set(source, gate)
-    judge = _Judge(prepared, tuning, source.data.classes, progress)
+    judge = Judge(prepared, tuning, source.data.classes, progress)
     steps: list[dict[str, Any]] = []
     float_layers: tuple[str, ...] = ()
     held = False
@@ -167,49 +157,8 @@ def _names(profile: Profile, *, held: bool) -> tuple[str, str]:
     return (name, f"{name}{MISSED}") if held else (f"{name}{MISSED}", name)
 
 
-class _Judge:
-    """Measures INT8 graphs against the float graph."""
-
-    def __init__(
-        self,
-        prepared: Prepared,
-        tuning: Sequence[Sample],
-        classes: Sequence[str],
-        progress: Progress,
-    ) -> None:
-        self.prepared, self.tuning, self.progress = prepared, tuning, progress
-        self.classes = list(classes)
-        self.name = prepared.target.name
-        self.fit = prepared.calibration.key.fit
-        self.float = OnnxRunner(prepared.graph.model)
-
-    def measure(
-        self, plan: Int8Plan, exclude: Sequence[str], samples: Sequence[Sample], label: str
-    ) -> Result:
-        """Return how a plan's graph does on images, compared with the float graph."""
-        model, _ = plan.build(exclude)
-        return evaluate(
-            {FLOAT: self.float, INT8: OnnxRunner(model)},
-            self.progress.track(list(samples), label),
-            protocol=Protocol(self.fit.value),
-            size=self.prepared.graph.input_size,
-            baseline=FLOAT,
-            class_names=self.classes,
-        )[INT8]
-
-    def rank(self, plan: Int8Plan, source: CalibrationSource) -> list[str]:
-        """Return the convolutions, the most harmful first."""
-        images = read_inputs(self.prepared, source, RANKING_IMAGES)
-
-        def track(names: Sequence[str]) -> Iterator[str]:
-            yield from self.progress.track(list(names), f"rank layers {self.name}")
-
-        reference = [self.float(image) for image in images]
-        return [harm.node for harm in rank_layers(plan, reference, images, _logits, track)]
-
-
 def _try(
-    judge: _Judge,
+    judge: Judge,
     gate: Gate,
     plan: Int8Plan,
     exclude: Sequence[str],
@@ -234,7 +183,7 @@ def _try(
 
 
 def _return_layers(
-    judge: _Judge,
+    judge: Judge,
     gate: Gate,
     plan: Int8Plan,
     source: CalibrationSource,
@@ -268,8 +217,3 @@ def _figures(result: Result) -> dict[str, Any]:
     keys = ("miou", "miou_drop", "miou_ratio", "agreement", "sqnr_db", "latency_ms")
     content = result.to_json()
     return {key: content[key] for key in keys}
-
-
-def _logits(model: onnx.ModelProto, images: Sequence[Float32Array]) -> Logits:
-    runner = OnnxRunner(model)
-    return [runner(image) for image in images]

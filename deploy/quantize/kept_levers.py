@@ -6,7 +6,7 @@ activations; a search over images is done once for all of them.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,21 @@ class LeversFolder:
         folder: of the network.
         profile: names the file that is written; those of all profiles are looked through.
         force: make anew what is there.
+        make: does what is not there: improve_weights itself, or a cluster in its place.
     """
 
-    def __init__(self, folder: Path, profile: Profile, *, force: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        profile: Profile,
+        *,
+        force: bool = False,
+        make: Callable[..., ImprovedWeights] = improve_weights,
+    ) -> None:
         grid = "channel" if profile.per_channel else "tensor"
         power = "-pow2" if profile.power_of_two else ""
         name = f"levers-{profile.weight_max}-{grid}{power}-{profile.bias}"
-        self.path, self.force = folder / f"{name}.safetensors", force
+        self.path, self.force, self.make = folder / f"{name}.safetensors", force, make
 
     def improve(
         self,
@@ -63,7 +71,7 @@ class LeversFolder:
         lacking = keys.keys() - known.weights.keys()
         if not lacking:
             return known
-        made = improve_weights(graph, weights, images, **settings, only=lacking)
+        made = self.make(graph, weights, images, **settings, only=lacking)
         improved = _joined(known, made)
         _write(self.path, keys, weights, improved)
         return improved

@@ -13,6 +13,7 @@ from deploy.calibration.preprocess import Float32Array
 from deploy.errors import GraphError
 from deploy.graph.graph import Graph, attributes, giving
 from deploy.runtimes.sessions import open_session
+from deploy.store.environment import default_threads
 from deploy.store.memory import give_back
 
 POSITIONS = 512  # of a convolution's output and an image, drawn at random
@@ -107,6 +108,7 @@ def collect_moments(
     images: Sequence[Float32Array],
     largest: int,
     only: Collection[str] | None = None,
+    threads: int | None = None,
 ) -> Iterator[Mapping[str, Moments]]:
     """Yield the moments of the inputs of convolutions by node name, a chunk of nodes at a time.
 
@@ -120,11 +122,12 @@ def collect_moments(
         largest: K up to which second moments are collected.
         only: names of those that are wanted. Patches are drawn for all, so that a node's moments
             do not depend on which others are wanted.
+        threads: in which the network runs; by default one for each processor.
     """
     for chunk in _chunks(graph, nodes, largest):
         wanted = {node.name for node in chunk if only is None or node.name in only}
         if wanted:
-            yield _collect(graph, chunk, images, largest, wanted)
+            yield _collect(graph, chunk, images, largest, wanted, threads)
 
 
 def _chunks(
@@ -160,12 +163,13 @@ def _collect(
     images: Iterable[Float32Array],
     largest: int,
     only: Collection[str],
+    threads: int | None,
 ) -> dict[str, Moments]:
     geometry = {node.name: ConvGeometry.of(node, graph.constants[node.input[1]]) for node in nodes}
     wanted = [node.input[0] for node in nodes if node.input[0] != graph.input.name]
     # onnxruntime leaves out what these do not need
     with giving(graph.model, wanted or sorted(graph.outputs)) as model:
-        session = open_session(model, arena=False)
+        session = open_session(model, threads or default_threads(), arena=False)
     names = [output.name for output in session.get_outputs()]
     rng = np.random.default_rng(0)
     first: dict[str, Any] = dict.fromkeys(only, 0.0)

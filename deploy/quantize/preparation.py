@@ -10,6 +10,7 @@ from deploy.calibration import (
     CalibrationError,
     CalibrationKey,
     Fit,
+    Sample,
     merge_calibrations,
     observe,
     preprocess,
@@ -19,6 +20,7 @@ from deploy.calibration.observe import SAMPLES
 from deploy.calibration.preprocess import Float32Array
 from deploy.calibration.statistics import TensorStatistics
 from deploy.calibration.voc import pick, read_image
+from deploy.cluster.client import Cluster
 from deploy.export.heads import refuse_wrapped
 from deploy.graph.canonical import canonical
 from deploy.graph.graph import Graph, graph_sha256, with_node_names
@@ -27,6 +29,7 @@ from deploy.graph.reading import naming, read_graph
 from deploy.progress import REUSED, Progress
 from deploy.quantize.calibration_source import CalibrationSource
 from deploy.quantize.placement import Placement, place
+from deploy.quantize.spread_statistics import observe_on
 from deploy.store.artifacts import Network
 from deploy.store.environment import default_threads
 from deploy.store.files import write_whole
@@ -45,6 +48,7 @@ class Prepared:
     reused: bool  # the calibration was on disk already
     skipped: tuple[str, ...] = ()  # bad images that were left out of it
     force: bool = False  # make anew what is there
+    cluster: Cluster | None = None  # that does what can be spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,7 @@ def prepare(
     progress: Progress,
     *,
     force: bool = False,
+    cluster: Cluster | None = None,
 ) -> Prepared:
     """Read a target's float graph and calibrate it, unless its calibration is there already.
 
@@ -85,6 +90,7 @@ def prepare(
         fit: how they become inputs; by default as the graph's metadata say, else crop.
         progress: where to show what is going on.
         force: calibrate, whatever is there.
+        cluster: observes the images; by default this process.
 
     Raises:
         GraphError: the graph cannot be read or quantized.
@@ -94,7 +100,9 @@ def prepare(
     fit = fit or read_fit(read_metadata(graph.model), target.fp32)
     path, stage = source.path(target), f"calibrate {target.name}"
     with naming(target.fp32):
-        calibration, reused = _calibrate(path, graph, source, fit, progress, stage, force=force)
+        calibration, reused = _calibrate(
+            path, graph, source, fit, progress, stage, force=force, cluster=cluster
+        )
     return Prepared(
         target=target,
         graph=graph,
@@ -103,6 +111,7 @@ def prepare(
         reused=reused,
         skipped=source.skipped,
         force=force,
+        cluster=cluster,
     )
 
 
@@ -112,8 +121,8 @@ def calibrate_equalized(
     """Return the calibration of the equalized graph, unless it is there already."""
     target, fit = prepared.target, prepared.calibration.key.fit
     path, stage = target.equalized_calibration, f"equalize {target.name}"
-    force = prepared.force
-    return _calibrate(path, graph, source, fit, progress, stage, force=force)[0]
+    force, cluster = prepared.force, prepared.cluster
+    return _calibrate(path, graph, source, fit, progress, stage, force=force, cluster=cluster)[0]
 
 
 def _calibrate(
@@ -125,6 +134,7 @@ def _calibrate(
     stage: str,
     *,
     force: bool,
+    cluster: Cluster | None,
 ) -> tuple[Calibration, bool]:
     """Return the calibration of a graph, and whether it was there already."""
     key = CalibrationKey(
@@ -138,7 +148,8 @@ def _calibrate(
         with progress.step(stage) as step:
             step.note = REUSED
         return found, True
-    calibration = Calibration(key=key, tensors=observe_graph(graph, source, fit, progress, stage))
+    tensors = observe_graph(graph, source, fit, progress, stage, cluster, path.parent)
+    calibration = Calibration(key=key, tensors=tensors)
     write_whole(path, calibration.to_json())
     return calibration, False
 
@@ -194,21 +205,41 @@ def _read_float_graph(target: Network) -> tuple[Graph, Placement]:
 
 
 def observe_graph(
-    graph: Graph, source: CalibrationSource, fit: Fit, progress: Progress, label: str
+    graph: Graph,
+    source: CalibrationSource,
+    fit: Fit,
+    progress: Progress,
+    label: str,
+    cluster: Cluster | None = None,
+    folder: Path = Path(),
 ) -> dict[str, TensorStatistics]:
-    """Return the statistics of all that may be quantized, over all calibration images."""
+    """Return the statistics of all that may be quantized, over all calibration images.
+
+    With a ``cluster``, ``folder`` is where what its workers have done is kept meanwhile.
+    """
     placement = place(graph, PROFILES[DEFAULT_TARGET])
+    tensors = {name: graph.shapes[name] for name in placement.observed}
+    non_negative = placement.non_negative
+    if cluster is not None:
+        return observe_on(
+            cluster, graph, tensors, source, fit, progress, label, folder, non_negative=non_negative
+        )
     return observe(
         graph.model,
-        {name: graph.shapes[name] for name in placement.observed},
+        tensors,
         source.inputs(fit, graph.input_size, progress, label),
-        non_negative=placement.non_negative,
+        non_negative=non_negative,
         threads=default_threads(),
     )
 
 
 def read_inputs(prepared: Prepared, source: CalibrationSource, count: int) -> list[Float32Array]:
     """Return network inputs (1, 3, H, W) of ``count`` calibration images, or of all there are."""
-    samples = pick(source.samples, min(count, len(source.samples))) if count else []
     fit, size = prepared.calibration.key.fit, prepared.graph.input_size
+    samples = input_samples(source, count)
     return [preprocess(read_image(sample.image), fit, size) for sample in samples]
+
+
+def input_samples(source: CalibrationSource, count: int) -> list[Sample]:
+    """Return which images :func:`read_inputs` reads."""
+    return pick(source.samples, min(count, len(source.samples))) if count else []

@@ -5,6 +5,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,8 +29,15 @@ from deploy.quantize.half_ranges import find_unmeasured, measure_magnitudes
 from deploy.quantize.half_search import Found, convert_within
 from deploy.quantize.kept_levers import LeversFolder
 from deploy.quantize.plan import Int8Plan, plan_int8
-from deploy.quantize.preparation import Prepared, calibrate_equalized, read_inputs
+from deploy.quantize.preparation import (
+    Prepared,
+    calibrate_equalized,
+    input_samples,
+    read_inputs,
+)
 from deploy.quantize.recipe import Recipe
+from deploy.quantize.spread_levers import LeversOn
+from deploy.quantize.weights import ImprovedWeights, improve_weights
 from deploy.quantize.written import QuantizedGraph, Summary
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.store.files import write_whole
@@ -185,9 +193,21 @@ def plan(
     if recipe.equalize:
         graph = equalize(graph, statistics)
         statistics = calibrate_equalized(prepared, graph, source, progress).tensors
-    with progress.step(f"levers {name}"):
-        images = read_inputs(prepared, source, recipe.images if recipe.improves_weights else 0)
-        levers = LeversFolder(prepared.target.folder, profile, force=prepared.force)
+    count = recipe.images if recipe.improves_weights else 0
+    images = read_inputs(prepared, source, count)
+    make: Callable[..., ImprovedWeights] = improve_weights
+    if prepared.cluster is not None:
+        make = LeversOn(
+            cluster=prepared.cluster,
+            samples=input_samples(source, count),
+            fit=prepared.calibration.key.fit,
+            folder=prepared.target.folder,
+            stage=f"levers {name}",
+            progress=progress,
+        ).improve
+    levers = LeversFolder(prepared.target.folder, profile, force=prepared.force, make=make)
+    # a cluster shows its own progress
+    with nullcontext() if prepared.cluster else progress.step(f"levers {name}"):
         return plan_int8(
             graph,
             statistics,

@@ -1,6 +1,6 @@
 """Which layers an INT8 graph suffers from, by what the logits gain when one returns to float."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import onnx
 from deploy.calibration.preprocess import Float32Array
 from deploy.graph.graph import Graph
 from deploy.quantize.moments import patch_size
+from deploy.quantize.placement import place
 from deploy.quantize.plan import Int8Plan
 
 Logits = list[Float32Array]
@@ -43,18 +44,38 @@ def rank_layers(
         run: gives a graph's logits on images.
         track: wraps the names of the layers to show progress.
     """
-    model, placement = plan.build()
-    base = _noise(float_logits, run(model, images))
-    convolutions = [
-        node.name
-        for node in plan.graph.model.graph.node
-        if node.op_type == "Conv" and node.name in placement.nodes
+    base = noise_energy(float_logits, run(plan.build()[0], images))
+    noises = {
+        name: noise_energy(float_logits, run(plan.build({name})[0], images))
+        for name in track(convolutions_of(plan))
+    }
+    return ranked(base, noises)
+
+
+def convolutions_of(plan: Int8Plan) -> list[str]:
+    """Return the names of the convolutions that a plan quantizes, in the graph's order."""
+    quantized = place(plan.graph, plan.profile).nodes
+    nodes = plan.graph.model.graph.node
+    return [node.name for node in nodes if node.op_type == "Conv" and node.name in quantized]
+
+
+def ranked(base: float, noises: Mapping[str, float]) -> list[LayerHarm]:
+    """Return the convolutions, the most harmful first.
+
+    Args:
+        base: the noise of the graph in which all are quantized.
+        noises: of the graphs in which one is not, by its name.
+    """
+    harms = [
+        LayerHarm(node=name, share=(base - noise) / base if base else 0.0)
+        for name, noise in noises.items()
     ]
-    harms = []
-    for name in track(convolutions):
-        noise = _noise(float_logits, run(plan.build({name})[0], images))
-        harms.append(LayerHarm(node=name, share=(base - noise) / base if base else 0.0))
     return sorted(harms, key=lambda harm: -harm.share)
+
+
+def noise_energy(reference: Logits, logits: Logits) -> float:
+    """Return the squared difference of logits, summed over all images."""
+    return float(sum(np.square(a - b).sum() for a, b in zip(reference, logits, strict=True)))
 
 
 def int8_share(graph: Graph, float_nodes: Collection[str]) -> float:
@@ -66,7 +87,3 @@ def int8_share(graph: Graph, float_nodes: Collection[str]) -> float:
     }
     kept = sum(macs for name, macs in work.items() if name in float_nodes)
     return 1 - kept / sum(work.values())
-
-
-def _noise(reference: Logits, logits: Logits) -> float:
-    return float(sum(np.square(a - b).sum() for a, b in zip(reference, logits, strict=True)))

@@ -43,6 +43,7 @@ def improve_weights(
     weight_max: int,
     largest: int,
     only: Collection[str] | None = None,
+    threads: int | None = None,
 ) -> ImprovedWeights:
     """Round weights by ``method`` and correct the biases for the mean error that is left.
 
@@ -62,6 +63,7 @@ def improve_weights(
         largest: values that go into one output, up to which convolutions are rounded by other
             methods than the nearest: their cost grows with the cube.
         only: names of the convolutions that are wanted, whose results are the same as with all.
+        threads: in which the network runs; by default one for each processor.
     """
     nodes = [node for node in graph.model.graph.node if node.name in weights]
     rounders = ROUNDERS[method]
@@ -69,7 +71,8 @@ def improve_weights(
     gain: dict[str, float] = {}
     biases: dict[str, Float32Array] = {}
     with _one_thread():
-        for moments in collect_moments(graph, nodes, images, largest if rounders else 0, only):
+        size = largest if rounders else 0
+        for moments in collect_moments(graph, nodes, images, size, only, threads):
             for node in (n for n in nodes if n.name in moments):
                 weight, known = (
                     graph.constants[node.input[1]].astype(np.float64),

@@ -34,11 +34,23 @@ def find_backend(runtime: Runtime, soc: str | None = None) -> Backend:
     return backend
 
 
-def open_graph(path: Path, backend: Backend = onnxruntime.BACKEND) -> Runner:
+def open_graph(
+    path: Path,
+    backend: Backend = onnxruntime.BACKEND,
+    threads: int | None = None,
+    *,
+    timed: bool = True,
+) -> Runner:
     """Return a runner for an ONNX file; one in half precision is emulated, and timed as it is.
 
     The emulation is onnxruntime's, whatever the runtime: OpenVINO on a CPU takes halves for floats.
     An emulated chip has halves of its own, or none.
+
+    Args:
+        path: the file.
+        backend: what runs it.
+        threads: by default one for each processor that this process may use.
+        timed: whether its latency will be taken: else the emulation stands alone.
 
     Raises:
         DeployError: the runtime is not installed.
@@ -46,13 +58,13 @@ def open_graph(path: Path, backend: Backend = onnxruntime.BACKEND) -> Runner:
     """
     model = read_graph(path)
     if backend.soc is not None:
-        return backend.open(path, None, True)
+        return backend.open(path, threads, True)
     if has_half(model):
-        emulated = onnxruntime.OnnxRunner(emulate_half(model))
-        emulated.timed = backend.open(path, None, True)
+        emulated = onnxruntime.OnnxRunner(emulate_half(model), threads)
+        emulated.timed = backend.open(path, threads, True) if timed else None
         return emulated
-    runner = backend.open(path, None, True)
+    runner = backend.open(path, threads, True)
     if is_quantized(model) and backend.exact_options():
-        runner.default = backend.open(path, None, False)
+        runner.default = backend.open(path, threads, False)
         runner.timed = None if backend.exact_in_8_bits else runner.default
     return runner

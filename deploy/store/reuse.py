@@ -36,7 +36,7 @@ def stage_key(stage: str, **inputs: Any) -> str:
     That is our own code and the versions of the libraries, which are added here, and ``inputs``:
     plain values, or what has a text that tells it from others.
     """
-    content = {"stage": stage, "code": _code_sha256(), "libraries": _libraries(), **inputs}
+    content = {"stage": stage, "code": code_sha256(), "libraries": libraries(), **inputs}
     return _sha256(json.dumps(content, sort_keys=True, default=str).encode())
 
 
@@ -109,7 +109,7 @@ def _without_seal(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _code_sha256() -> str:
+def code_sha256() -> str:
     """Return the SHA-256 of our own sources: a release's number stays while they change."""
     root = Path(__file__).resolve().parent.parent
     packages = (root, root / "calibration", root / "models")  # two are links in a checkout
@@ -119,7 +119,7 @@ def _code_sha256() -> str:
 
 
 @cache
-def _libraries() -> dict[str, str]:
+def libraries() -> dict[str, str]:
     """Return the versions of those libraries that are installed."""
     versions = {}
     for name in LIBRARIES:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploy.runtimes.runner import Runner
-from deploy.validate.evaluate import Result
+from deploy.validate.scores import Result
 
 FIGURES = ("miou", "miou_drop", "agreement", "sqnr_db", "latency_ms")
 COMPARED = ("miou", "agreement", "sqnr_db")

@@ -1,16 +1,16 @@
 """Measure a target: its torch network and its graphs, side by side, on the images of a split."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from deploy import models
 from deploy.calibration import DataError
 from deploy.calibration.record import file_sha256
+from deploy.cluster.client import Cluster
 from deploy.errors import DeployError, GraphError
 from deploy.export.heads import refuse_wrapped
 from deploy.graph.graph import Graph
@@ -22,16 +22,16 @@ from deploy.runtimes.runner import Backend, Execution, Runner, Runtime
 from deploy.runtimes.torch import TorchRunner
 from deploy.store.artifacts import SCHEMA, Network
 from deploy.store.environment import command_line, describe_environment
-from deploy.store.memory import give_back
 from deploy.store.reuse import images_sha256, stage_key
 from deploy.targets import GRAPHS, executed_in, graphs_for
 from deploy.validate.classes import check_classes
 from deploy.validate.closeup import find_int8, measure_layers
-from deploy.validate.default_options import separate, with_defaults
-from deploy.validate.evaluate import evaluate_in_turns
+from deploy.validate.default_options import separate
 from deploy.validate.evaluation_set import EvaluationSet
 from deploy.validate.examples import WorstImages
 from deploy.validate.protocol import Protocol
+from deploy.validate.side_by_side import SideBySide
+from deploy.validate.spread_evaluation import GraphOn, TorchOn
 from deploy.validate.stored_results import GATE, find_problem
 from deploy.validate.turns import in_groups
 
@@ -57,11 +57,13 @@ def measure(
     weights: Path | None,
     backend: Backend,
     progress: Progress,
+    cluster: Cluster | None = None,
 ) -> Measurement:
     """Return the results of a target.
 
     What random parameters score against the masks is no accuracy: it is left out (None), and so is
-    the latency of an emulator. Layers and pictures are those of the default runtime.
+    the latency of an emulator. Layers and pictures are those of the default runtime. A cluster does
+    the images; latency is always this machine's, which the results describe.
 
     Raises:
         DeployError: it has no graph, or a graph is of other parameters than torch's network, of
@@ -85,6 +87,7 @@ def measure(
             "unknown: pass --baseline with one of 'deploy models'"
         )
     networks: dict[str, Callable[[], Runner]] = {}
+    spread_over: dict[str, GraphOn | TorchOn] = {}
     random = {name for name, entries in metadata.items() if entries.get("weights") == "random"}
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -110,6 +113,8 @@ def measure(
             "macs": models.count_macs(module, *size),
         }
         networks[BASELINE] = partial(TorchRunner, module)
+        if cluster is not None:
+            spread_over[BASELINE] = TorchOn.of(cluster, variant, classes, module, network.folder)
         del module  # the network's turn takes it along
     networks |= {name: partial(open_graph, path, backend) for name, path in paths.items()}
     is_default = backend.runtime is Runtime.ONNXRUNTIME
@@ -119,21 +124,26 @@ def measure(
     if int8 is not None and not random & {BASELINE, int8}:  # else there is no accuracy to be seen
         watch = WorstImages(BASELINE, int8, data.data)
     sizes_of = {name: _file_facts(paths.get(name), result.get("parameters")) for name in networks}
-    groups = in_groups({name: facts["size_bytes"] for name, facts in sizes_of.items()})
-    samples = progress.track(data.samples, f"validate {network.name}", passes=len(groups))
-    baseline = BASELINE if BASELINE in networks else None
-    executions: dict[str, Execution | None] = {}
+    side_by_side = SideBySide(
+        openers=networks,
+        groups=in_groups({name: facts["size_bytes"] for name, facts in sizes_of.items()}),
+        samples=data.samples,
+        protocol=protocol,
+        size=size,
+        baseline=BASELINE if BASELINE in networks else None,
+        class_names=list(data.data.classes),
+        watch=watch,
+        name=network.name,
+        progress=progress,
+    )
     with naming(network.given or network.folder):
-        measured = evaluate_in_turns(
-            _open_in_turns(groups, networks, executions),
-            [islice(samples, len(data.samples)) for _ in groups],
-            protocol=protocol,
-            size=size,
-            baseline=baseline,
-            class_names=list(data.data.classes),
-            watch=watch,
-        )
-        next(samples, None)  # the stage is done
+        if cluster is None:
+            measured = side_by_side.here()
+        else:
+            spread_over |= {n: GraphOn.of(cluster, path, backend) for n, path in paths.items()}
+            timed = {BASELINE} if backend.soc else set(spread_over)
+            measured = side_by_side.on(cluster, spread_over, network.folder, timed)
+    executions = side_by_side.executions
     scores, defaults = separate(measured)
     result["calibration"] = _describe_calibration(metadata)
     result["gate"] = _read_gate(network)
@@ -169,24 +179,6 @@ def _check_graph(path: Path, data: EvaluationSet) -> tuple[dict[str, str], tuple
     metadata = read_metadata(model)
     _refuse_overlap(path, metadata, data)
     return metadata, size
-
-
-def _open_in_turns(
-    groups: Sequence[Sequence[str]],
-    networks: dict[str, Callable[[], Runner]],
-    executions: dict[str, Execution | None],
-) -> Iterator[Mapping[str, Runner]]:
-    """Yield the networks of each group, opened; the group before is dropped by then.
-
-    What of each computes in 8 bits goes into ``executions``.
-    """
-    for names in groups:
-        give_back()
-        runners = {name: networks.pop(name)() for name in names}
-        executions |= {name: (run.timed or run).execution() for name, run in runners.items()}
-        yield with_defaults(runners)
-        del runners
-    give_back()
 
 
 def validation_key(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,10 @@ class ConfusionMatrix:
         Returns:
             What this image's IoU is made of, (3, classes): see :func:`marginals`.
         """
-        n = self.num_classes
-        # one table for all 256 x n pairs is faster than selecting the valid pixels first
-        pairs = truth.astype(np.int32) * n
-        pairs += predicted
-        table = np.bincount(pairs.ravel(), minlength=(IGNORE_LABEL + 1) * n)
-        counts: Int64Array = table[: n * n].reshape(n, n)
+        return self.add(count_pixels(truth, predicted, self.num_classes))
+
+    def add(self, counts: Int64Array) -> Int64Array:
+        """Add one image's counts, (C, C); returns what :meth:`update` does."""
         self.counts += counts
         return marginals(counts)
 
@@ -57,9 +55,24 @@ class ConfusionMatrix:
         return float(np.trace(self.counts) / total) if total else math.nan
 
 
+def count_pixels(truth: UInt8Array, predicted: UInt8Array, num_classes: int) -> Int64Array:
+    """Return one image's pixels by true and predicted class, (C, C), but for ignored ones."""
+    n = num_classes
+    # one table for all 256 x n pairs is faster than selecting the valid pixels first
+    pairs = truth.astype(np.int32) * n
+    pairs += predicted
+    table = np.bincount(pairs.ravel(), minlength=(IGNORE_LABEL + 1) * n)
+    counts: Int64Array = table[: n * n].reshape(n, n)
+    return counts
+
+
 @dataclass(kw_only=True)
 class Fidelity:
-    """How closely one network's logits and labels follow another's."""
+    """How closely one network's logits and labels follow another's.
+
+    The sums of an image depend on nothing but the image, those of several on their order alone: not
+    on how many threads numpy has, as a product of its linear algebra may.
+    """
 
     signal: float = 0.0  # sum of squares of the reference's logits
     noise: float = 0.0  # sum of squares of the difference
@@ -67,7 +80,7 @@ class Fidelity:
     product: float = 0.0  # sum of products of the two
     equal_pixels: int = 0
     pixels: int = 0
-    _shape_matches: bool = field(default=True)
+    shape_matches: bool = True  # of the logits of all images so far
 
     def update(
         self,
@@ -77,17 +90,27 @@ class Fidelity:
         labels: UInt8Array,
     ) -> None:
         """Add one image's logits (C, h, w) and labels (H, W)."""
-        self.equal_pixels += int(np.count_nonzero(reference_labels == labels))
-        self.pixels += labels.size
-        if reference.shape != logits.shape:
-            self._shape_matches = False  # a graph that upsamples inside: labels still compare
-            return
-        flat, other = reference.ravel(), logits.ravel()
-        difference = flat - other
-        self.signal += float(flat @ flat)
-        self.noise += float(difference @ difference)
-        self.energy += float(other @ other)
-        self.product += float(flat @ other)
+        found = Fidelity(
+            equal_pixels=int(np.count_nonzero(reference_labels == labels)), pixels=labels.size
+        )
+        if reference.shape == logits.shape:
+            found.signal = _sum(np.square(reference))
+            found.noise = _sum(np.square(reference - logits))
+            found.energy = _sum(np.square(logits))
+            found.product = _sum(reference * logits)
+        else:
+            found.shape_matches = False  # a graph that upsamples inside: labels still compare
+        self.add(found)
+
+    def add(self, other: "Fidelity") -> None:
+        """Add what another has of further images; sums of floats, so their order matters."""
+        self.signal += other.signal
+        self.noise += other.noise
+        self.energy += other.energy
+        self.product += other.product
+        self.equal_pixels += other.equal_pixels
+        self.pixels += other.pixels
+        self.shape_matches = self.shape_matches and other.shape_matches
 
     @property
     def agreement(self) -> float:
@@ -100,7 +123,7 @@ class Fidelity:
 
         Infinite for equal logits, NaN where the two networks' logits differ in shape.
         """
-        if not self._shape_matches or not self.signal:
+        if not self.shape_matches or not self.signal:
             return math.nan
         return 10 * math.log10(self.signal / self.noise) if self.noise else math.inf
 
@@ -111,10 +134,14 @@ class Fidelity:
         Blind to a common factor, which SQNR counts as noise and the labels do not see either. NaN
         where the two networks' logits differ in shape or one's are all zero.
         """
-        if not self._shape_matches or not self.signal or not self.energy:
+        if not self.shape_matches or not self.signal or not self.energy:
             return math.nan
         # of float32 sums: the last digits may pass one
         return min(1.0, max(-1.0, self.product / math.sqrt(self.signal * self.energy)))
+
+
+def _sum(values: Float32Array) -> float:
+    return float(values.sum(dtype=np.float64))
 
 
 def logits_sqnr(reference: Sequence[Float32Array], logits: Sequence[Float32Array]) -> float:

@@ -18,7 +18,7 @@ from deploy.quantize.recipe import RecipeName
 from deploy.quantize.sensitivity import int8_share
 from deploy.quantize.written import QuantizedGraph
 from deploy.runtimes.onnxruntime import OnnxRunner
-from deploy.validate.evaluate import Result
+from deploy.validate.scores import Result
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from deploy.calibration.preprocess import Fit, fit_mask
 from deploy.calibration.voc import read_sample, read_split
 from deploy.errors import GraphError
-from deploy.validate.evaluate import Result, Seen, evaluate
+from deploy.validate.evaluate import Seen, evaluate
 from deploy.validate.metrics import ConfusionMatrix, Estimate
 from deploy.validate.protocol import Protocol
+from deploy.validate.scores import Result
 
 SIZE = (32, 32)
 
