@@ -5,6 +5,7 @@ Requests: ``{"do": "compile", …}`` makes a quantized module, and the file for 
 ``simulate`` the chip's file in the C-model. Arrays and what is compiled stand in files.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pymlir
-import tpu_mlir  # its tools' folders go onto PATH
+import tpu_mlir
 
+pymlir: Any = importlib.import_module("pymlir")  # which tpu_mlir has put where it is found
 TOOLS = Path(tpu_mlir.package_path, "python", "tools")
 MODULES: list[Any] = []
 
@@ -58,11 +59,12 @@ def calibrate(
 
 
 def open_(module: str) -> dict[str, Any]:
-    """Load a quantized module."""
+    """Load a quantized module, whose weights are beside it."""
+    os.chdir(Path(module).parent)
     pymlir.set_mem_mode("value_mem")
     loaded = pymlir.module()
-    loaded.set_progress_silent(True)
     loaded.load(module)
+    loaded.set_progress_silent(True)  # before, it would end the process
     MODULES[:] = [loaded]
     return {"inputs": list(loaded.input_names), "outputs": list(loaded.output_names)}
 
