@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.progress import LOGGER
-from deploy.runtimes.worker import Worker, WorkerDied
+from deploy.runtimes.worker import Worker, DeadWorkerError
 
 
 class RestartedWorker:
@@ -46,7 +46,7 @@ class RestartedWorker:
         """
         try:
             return self._worker.ask(seconds, **request)
-        except WorkerDied as error:
+        except DeadWorkerError as error:
             LOGGER.warning("  %s: it is started again", error)
             self._worker = Worker(self._command, self.name)
             if self._first is not None:

@@ -1,4 +1,4 @@
-"""ONNX graphs on Sophgo's TPUs, in the simulators of tpu-mlir (``deploy toolchain install sophgo``).
+"""ONNX graphs on Sophgo's TPUs, in the simulators of tpu-mlir (``deploy toolchain``).
 
 The compiler is given a float graph and, of a QDQ graph, its ranges as a calibration table: its
 weights are on their integers already. What it makes runs twice: the quantized module for every
@@ -161,7 +161,7 @@ def calibrate(fp32: Path, images: Sequence[Float32Array]) -> str:
         folder, name = worker.folder / "images", Graph(model).input.name
         folder.mkdir()
         for number, image in enumerate(images):
-            np.savez(folder / f"{number:04d}.npz", **{name: image})
+            np.savez(folder / f"{number:04d}.npz", **{name: image})  # type: ignore[arg-type]
         worker.ask(
             COMPILE_SECONDS,
             do="calibrate",

@@ -28,7 +28,7 @@ class WorkerError(DeployError):
     """A vendor's library failed, or took its process down."""
 
 
-class WorkerDied(WorkerError):
+class DeadWorkerError(WorkerError):
     """The process ended by itself."""
 
 
@@ -70,7 +70,7 @@ class Worker:
 
         Raises:
             WorkerError: there is an error, or none within ``seconds``.
-            WorkerDied: the process ended.
+            DeadWorkerError: the process ended.
         """
         assert self._process.stdin is not None
         with suppress(OSError):  # it has ended: the missing answer tells
@@ -84,7 +84,7 @@ class Worker:
         if not line:
             reason = self._last_words()
             self.close()
-            raise WorkerDied(reason)
+            raise DeadWorkerError(reason)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             self.close()

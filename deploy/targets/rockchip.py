@@ -77,7 +77,7 @@ ROCKCHIP = Accelerator(
     source="rknn-toolkit2, 'User Guide' (QAT models); what rknn-toolkit2 2.5.0 makes of graphs",
     profile=Profile(name="rockchip", weight_max=WEIGHT_MAX, bias=Bias.FLOAT),
     rules=(*COMMON, WEIGHT_PER_CHANNEL, WEIGHT_ROOM, FLOAT_BIAS, FLOAT_RESULT, CHANGED_SCALE),
-    chips={name: (CPU_RESIZE,) for name in rockchip.CHIPS},
+    chips=dict.fromkeys(rockchip.CHIPS, (CPU_RESIZE,)),
     executed_by=Runtime.ROCKCHIP,
     vendor=VendorQuantizer(
         label="rknn-toolkit2, its default (normal, per channel)",

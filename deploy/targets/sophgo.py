@@ -22,8 +22,8 @@ from deploy.targets.render import render
 from deploy.targets.vendors import Read, VendorQuantizer
 
 START = (
-    "`./build.sh CHIP`, with tpu-mlir 1.30.2 (`deploy toolchain install sophgo`), makes CHIP.bmodel "
-    "of model.onnx in {}, runs it on golden.npz's image in the C-model and writes output.npy. CHIP "
+    "`./build.sh CHIP`, with tpu-mlir 1.30.2 (`deploy toolchain install sophgo`), makes "
+    "CHIP.bmodel of model.onnx in {}, runs it on golden.npz's image in the C-model and writes output.npy. CHIP "
     "is {}; {}"
 )
 
@@ -109,7 +109,7 @@ SOPHGO = Accelerator(
     source="tpu-mlir, 'Calibration' and 'User Interface'; what tpu-mlir 1.30.2 makes of graphs",
     profile=Profile(name="sophgo", bias=Bias.FLOAT),
     rules=(*COMMON, WEIGHT_PER_CHANNEL, FLOAT_BIAS, FLOAT_RESULT, CHANGED_SCALE),
-    chips={name: () for name in sophgo.CHIPS},
+    chips=dict.fromkeys(sophgo.CHIPS, ()),
     executed_by=Runtime.SOPHGO,
     vendor=VendorQuantizer(
         label="tpu-mlir, KL divergence, 5 images to tune",
