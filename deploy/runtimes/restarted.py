@@ -1,12 +1,13 @@
 """A worker that is started once more where its process ends by itself: one crash is no verdict."""
 
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.progress import LOGGER
-from deploy.runtimes.worker import Worker, DeadWorkerError
+from deploy.runtimes.worker import DeadWorkerError, Worker
 
 
 class RestartedWorker:
@@ -22,8 +23,9 @@ class RestartedWorker:
 
     def __init__(self, command: Sequence[str], name: str) -> None:
         self.name = name
-        self._directory = tempfile.TemporaryDirectory(prefix="deploy-")
-        self.folder = Path(self._directory.name)
+        directory = tempfile.TemporaryDirectory(prefix="deploy-")
+        self.folder = Path(directory.name)
+        self._finalizer = weakref.finalize(self, directory.cleanup)
         self._command = [*command]
         self._first: tuple[float, dict[str, Any]] | None = None
         self._worker = Worker(self._command, name)
@@ -60,4 +62,4 @@ class RestartedWorker:
     def close(self) -> None:
         """End the process and remove the folder."""
         self._worker.close()
-        self._directory.cleanup()
+        self._finalizer()

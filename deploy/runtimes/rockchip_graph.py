@@ -71,12 +71,15 @@ def layers(log: str) -> Iterator[tuple[str, str, str, str]]:
 
     It is its "Network Layer Information Table".
     """
+    rules = 0  # lines of dashes since the table's head: one below it, one at its end
     is_table = False
     for line in log.splitlines():
         words = line.partition("] ")[2].split()
         if words[:3] == ["ID", "OpType", "DataType"]:
             is_table = True
-        elif is_table and len(words) >= 5 and words[0].isdigit() and words[3] in ("NPU", "CPU"):
+        elif is_table and words and set(words[0]) == {"-"}:
+            rules += 1
+            if rules > 1:
+                return
+        elif is_table and len(words) >= 5 and words[3] in ("NPU", "CPU"):
             yield words[1], words[2], words[3], words[-1].partition(":")[2]
-        elif is_table and words and not set(words[0]) <= {"-"}:
-            return

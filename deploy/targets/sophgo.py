@@ -23,8 +23,8 @@ from deploy.targets.vendors import Read, VendorQuantizer
 
 START = (
     "`./build.sh CHIP`, with tpu-mlir 1.30.2 (`deploy toolchain install sophgo`), makes "
-    "CHIP.bmodel of model.onnx in {}, runs it on golden.npz's image in the C-model and writes output.npy. CHIP "
-    "is {}; {}"
+    "CHIP.bmodel of model.onnx in {}, runs it on golden.npz's image in the C-model and writes "
+    "output.npy. CHIP is {}; {}"
 )
 
 
