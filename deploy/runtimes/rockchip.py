@@ -15,7 +15,6 @@ from deploy.calibration.preprocess import Float32Array
 from deploy.errors import DeployError
 from deploy.graph.carried import carried, with_old_ir
 from deploy.graph.graph import Graph, without_unused_constants
-from deploy.graph.integers import is_quantized
 from deploy.graph.metadata import CALIBRATION_TABLE, read_metadata
 from deploy.graph.reading import naming, read_graph
 from deploy.runtimes.restarted import RestartedWorker
@@ -118,7 +117,8 @@ class RockchipRunner:
 
 def for_compiler(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph as rknn-toolkit2 takes it; raises GraphError for one of bare integers."""
-    made = regridded(model) if is_quantized(model) else carried(model).model
+    given = carried(model)
+    made = regridded(model) if given.ranges else given.model
     return with_old_ir(without_unused_constants(made), IR_VERSION)
 
 

@@ -125,7 +125,8 @@ def compile_for(model: onnx.ModelProto, chip: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         onnx.save(model, path)
-        return SophgoRunner(path, chip).bmodel.read_bytes()
+        runner = SophgoRunner(path, chip)  # its files go with it
+        return runner.bmodel.read_bytes()
 
 
 def agreement(pairs: Sequence[tuple[Float32Array, Float32Array]]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from deploy.targets.render import render
 from deploy.targets.vendors import Read, VendorQuantizer
 
 START = (
-    "`./build.sh CHIP`, with tpu-mlir 1.30.2 (`deploy toolchain install sophgo`), makes "
+    "`sh build.sh CHIP`, with tpu-mlir 1.30.2 (`deploy toolchain install sophgo`), makes "
     "CHIP.bmodel of model.onnx in {}, runs it on golden.npz's image in the C-model and writes "
     "output.npy. CHIP is {}; {}"
 )

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import quantized, refine_model, run
+from onnx import helper
 from toolchains import needs_rockchip
 
 from deploy.errors import DeployError, GraphError
@@ -32,7 +33,7 @@ D RKNN: [21:53:10.926] 4    Conv          INT8     NPU    beyond the table: not 
 
 
 def imported(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return the values of what rknn-toolkit2 2.5.0 makes of a weight: rounded to a coarser grid."""
+    """Return what rknn-toolkit2 2.5.0 makes of a weight: rounded to a coarser grid."""
     grid = scale.reshape(-1, 1, 1, 1) * 128 / 127
     return np.asarray(np.rint(q * scale.reshape(-1, 1, 1, 1) / grid) * grid)
 
@@ -128,11 +129,10 @@ def test_the_simulator_computes_what_the_graph_says(tmp_path: Path) -> None:
     assert execution.footprint["context_bytes"] == runner.rknn.stat().st_size > 0
 
 
-@needs_rockchip
-def test_a_graph_of_bare_integers_is_one_line(tmp_path: Path) -> None:
-    model = quantized(refine_model(), [IMAGE], "ort")
-    if not any(n.op_type == "Pad" for n in model.graph.node):
-        pytest.skip("the default target rewrites nothing of it")
-    onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(GraphError, match="rknn-toolkit2 for rk3588 cannot compile"):
-        rockchip.RockchipRunner(tmp_path / "model.onnx", "rk3588")
+def test_a_graph_of_bare_integers_is_refused_before_it_is_compiled() -> None:
+    model = quantized(refine_model(), [IMAGE], "rockchip")
+    quantizer = next(n for n in model.graph.node if n.op_type == "QuantizeLinear")
+    node = helper.make_node("MaxPool", [quantizer.output[0]], ["x"], "bare", kernel_shape=[1, 1])
+    model.graph.node.append(node)
+    with pytest.raises(GraphError, match=r"bare \(MaxPool\) computes on bare integers"):
+        rockchip.for_compiler(model)
