@@ -100,7 +100,10 @@ def bundled_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     deploy.export(models.DEFAULT_VARIANT, out=out, input_size=(64, 96))
     deploy.quantize(
         [models.DEFAULT_VARIANT],
-        target=["ort", "openvino", "tensorrt", "qnn", "ncnn", "litert", "ort-arm", "vacc"],
+        target=[
+            *("ort", "openvino", "tensorrt", "qnn", "ncnn", "litert", "ort-arm", "vacc"),
+            *("sophgo", "rockchip"),
+        ],
         recipe=RecipeName.PLAIN,
         images=2,
         voc_root=root,

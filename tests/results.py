@@ -89,6 +89,7 @@ def figures(graph: str, trained: bool) -> dict[str, Any]:
         "default_options": None,
         "int8_convolutions": {"int8": [78, 78], "torch": None}.get(graph, [0, 78]),
         "footprint": None,
+        "device": None,
         "size_bytes": 13_100_000,
         "sha256": None if graph == "torch" else "ab" * 32,
     }

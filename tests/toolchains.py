@@ -28,6 +28,19 @@ needs_litert = pytest.mark.skipif(
     importlib.util.find_spec("ai_edge_quantizer") is None,
     reason="LiteRT and its quantizer are not installed: pip install '.[litert]'",
 )
+needs_sophgo = pytest.mark.skipif(
+    not _is_installed("sophgo"),
+    reason="toolchain sophgo is not installed: deploy toolchain install sophgo",
+)
+needs_rockchip = pytest.mark.skipif(
+    not _is_installed("rockchip"),
+    reason="toolchain rockchip is not installed: deploy toolchain install rockchip "
+    "--accept-licence (Rockchip's licence)",
+)
+needs_k230 = pytest.mark.skipif(
+    not _is_installed("k230"),
+    reason="toolchain k230 is not installed: deploy toolchain install k230",
+)
 needs_arm = pytest.mark.skipif(
     not _is_installed("arm"),
     reason="toolchain arm is not installed: deploy toolchain install arm (and apt's qemu-user)",

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli.display import WIDTH, print_json, print_table
-from deploy.report.accelerators import EMULATED_NOTE, accelerator_lines, say_memory
+from deploy.report.accelerators import (
+    EMULATED_NOTE,
+    accelerator_lines,
+    say_device,
+    say_memory,
+)
 from deploy.report.build import Report
 from deploy.report.figures import (
     SCENES_NOTE,
@@ -72,7 +77,8 @@ def _convolutions(results: Sequence[Mapping[str, Any]]) -> None:
                 label = name if name == result["name"] else f"{result['name']} {name}"
                 memory = say_memory(scores["footprint"])
                 said = f"{label}: {integer} of {total} convolutions in 8 bits"
-                print(f"{said}; {memory}" if memory else said)
+                device = say_device(scores["device"])
+                print("; ".join(part for part in (said, memory, device) if part))
 
 
 def reported(

@@ -50,6 +50,7 @@ EQUALIZING = "accurate"  # the recipe that does (deploy/quantize/recipe.py)
 # Of graphs handed to toolchains that quantize by themselves:
 FLOAT_FILE = "float_file_sha256"  # of the float graph's file that one was made from
 CARRIER = "carrier"  # the recipe by which its weights are rounded and its biases corrected
+CALIBRATION_TABLE = "calibration_table"  # ranges that a compiler's own calibration gave
 SUMMARY = "quantization"  # metadata: which nodes were quantized and which not, as JSON
 
 

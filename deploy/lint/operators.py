@@ -182,3 +182,20 @@ def old_pooling(checked: Checked) -> Problems:
     if version < 12:
         for node in checked.nodes("MaxPool"):
             yield node.name, f"is of opset {version}: it takes floats only"
+
+
+def resizes_on_cpu(checked: Checked) -> Problems:
+    """Want every Resize to map corners onto corners with exactly twice the steps.
+
+    rknn-toolkit2 2.5.0 leaves others to the CPU (its table of layers), on all chips:
+    (out - 1) / (in - 1) = 2.
+    """
+    shapes = checked.graph.shapes
+    for node in checked.graph.model.graph.node:
+        if node.op_type != "Resize":
+            continue
+        given, made = (shapes.get(name, ())[2:] for name in (node.input[0], node.output[0]))
+        pairs = list(zip(given, made, strict=False))
+        if not pairs or any(b - 1 != 2 * (a - 1) for a, b in pairs):
+            sizes = " to ".join("x".join(map(str, each)) or "unknown" for each in (given, made))
+            yield node.name, f"resizes {sizes} on the CPU"

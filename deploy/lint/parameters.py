@@ -137,6 +137,18 @@ def weight_ranges(checked: Checked) -> Problems:
             yield node.name, f"has weights up to {largest} of {limit}: sums may saturate"
 
 
+def weight_room(checked: Checked) -> Problems:
+    """Want weights that rknn-toolkit2's import leaves as they are.
+
+    It takes a scale for 128/127 of it (deploy/runtimes/rockchip_graph.py): |q| <= 126.
+    """
+    limit = checked.profile.weight_max
+    for node, _, _ in checked.convolutions():
+        values = checked.graph.integers(node.input[1])
+        if values is not None and (largest := int(np.abs(values.astype(np.int64)).max())) > limit:
+            yield node.name, f"has weights up to {largest} of {limit}: they are rounded again"
+
+
 def integer_biases(checked: Checked) -> Problems:
     """Want 32-bit biases with the scale of the input times that of the weight.
 

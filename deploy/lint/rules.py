@@ -107,6 +107,9 @@ WEIGHT_PER_TENSOR = Rule(
 WEIGHT_RANGE = Rule(
     "weight-range", parameters.weight_ranges, "quantize weights to 7 bits (reduce_range)"
 )
+WEIGHT_ROOM = Rule(
+    "weight-range", parameters.weight_room, "quantize weights to the range that the target keeps"
+)
 INTEGER_BIAS = Rule(
     "bias-form",
     parameters.integer_biases,
@@ -122,6 +125,13 @@ SATURATED_BIAS = Rule(
     "give the channel's weight a larger scale, so that its bias fits",
 )
 
+# Of Rockchip.
+CPU_RESIZE = Rule(
+    "cpu-resize",
+    operators.resizes_on_cpu,
+    "export with an input size of 32 k + 1, such as 513, at which the network's Resizes double "
+    "exactly",
+)
 # Of ncnn.
 FLOAT_OPERANDS = Rule(
     "quantized-input",

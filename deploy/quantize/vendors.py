@@ -12,6 +12,7 @@ from deploy.calibration import preprocess
 from deploy.calibration.preprocess import Float32Array
 from deploy.calibration.voc import Sample, read_image
 from deploy.errors import GraphError
+from deploy.graph.metadata import CALIBRATION_TABLE, read_metadata
 from deploy.graph.reading import read_graph
 from deploy.progress import Progress
 from deploy.quantize.calibration_source import CalibrationSource
@@ -74,6 +75,8 @@ def write_vendors(
             QUANTIZER: vendor.label,
             "calibration_images": json.dumps([i.sha256 for i in prepared.calibration.key.images]),
         }
+        kept = read_metadata(model)
+        metadata |= {key: kept[key] for key in (CALIBRATION_TABLE,) if key in kept}
         count = sum(node.op_type == "Conv" for node in model.graph.node)
         summary = Summary(quantized_nodes=count, kept_float={})
         written = write_quantized(prepared, name, model, summary, metadata, key)

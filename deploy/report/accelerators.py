@@ -12,7 +12,7 @@ EMULATED_NOTE = (
 )
 FIGURES = (
     *("miou", "miou_drop", "agreement", "sqnr_db", "int8_convolutions", "size_bytes"),
-    "footprint",
+    *("footprint", "device"),
 )
 
 
@@ -41,6 +41,7 @@ def accelerator_lines(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             "runtime": row["runtime"] + (f", {row['soc']}" if row["soc"] else ""),
             "images": row["images"],
             "memory": say_memory(row["footprint"]),
+            "device": say_device(row["device"]),
             "size_bytes": row["size_bytes"],
             "miou": _beside(percent, row, "miou"),
             "drop": _beside(interval, row, "miou_drop"),
@@ -78,6 +79,20 @@ def say_memory(footprint: Mapping[str, int] | None) -> str:
         if key in footprint
     ]
     return ", ".join(said)
+
+
+def say_device(device: Mapping[str, float] | None) -> str:
+    """Say what is told of a device itself; an empty text where nothing is."""
+    said = []
+    if device and "estimated_ms" in device:
+        said.append(f"{number(device['estimated_ms'], 2)} ms an image by the compiler's estimate")
+    if device and "images" in device:
+        sqnr = f", {number(device['sqnr_db'])} dB" if "sqnr_db" in device else ""
+        said.append(
+            f"a closer simulation agrees in {percent(device['agreement'])}% of the labels{sqnr} "
+            f"({device['images']:g} images)"
+        )
+    return "; ".join(said)
 
 
 def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -8,13 +8,25 @@ from deploy.errors import DeployError
 from deploy.graph.half import emulate_half, has_half
 from deploy.graph.integers import is_quantized
 from deploy.graph.reading import read_graph
-from deploy.runtimes import litert, ncnn, onnxruntime, onnxruntime_arm, openvino, qnn
+from deploy.runtimes import (
+    litert,
+    ncnn,
+    onnxruntime,
+    onnxruntime_arm,
+    openvino,
+    qnn,
+    rockchip,
+    sophgo,
+)
 from deploy.runtimes.runner import Backend, Runner, Runtime
 
 BACKENDS: Mapping[Runtime, Backend] = MappingProxyType(
     {
         room.BACKEND.runtime: room.BACKEND
-        for room in (onnxruntime, onnxruntime_arm, openvino, qnn, ncnn, litert)
+        for room in (
+            *(onnxruntime, onnxruntime_arm, openvino, qnn),
+            *(ncnn, litert, sophgo, rockchip),
+        )
     }
 )
 

@@ -19,6 +19,8 @@ class Runtime(StrEnum):
     QNN = "qnn"
     NCNN = "ncnn"
     LITERT = "litert"
+    SOPHGO = "sophgo"
+    ROCKCHIP = "rockchip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,9 @@ class Execution:
 
     ``footprint`` is what an accelerator's compiler tells of memory, bytes: ``ddr_read_bytes`` and
     ``ddr_write_bytes`` an image, ``fast_memory_bytes`` on the chip, ``context_bytes`` of the
-    compiled graph.
+    compiled graph. ``device`` is what is told of the device itself: ``estimated_ms`` an image by
+    the compiler, and of ``images`` that ran in a slower, closer simulation of it the ``agreement``
+    (0…1) and ``sqnr_db`` of the two; it may grow while the runner runs.
     """
 
     integer_convolutions: int
@@ -35,6 +39,7 @@ class Execution:
     float_nodes: dict[str, tuple[str, ...]]  # operator -> names; of those that are no convolutions
     conversions: int  # between float and integers, at every run
     footprint: Mapping[str, int] | None = None
+    device: Mapping[str, float] | None = None
 
     @property
     def convolutions(self) -> int:

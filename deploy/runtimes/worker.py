@@ -28,6 +28,10 @@ class WorkerError(DeployError):
     """A vendor's library failed, or took its process down."""
 
 
+class DeadWorkerError(WorkerError):
+    """The process ended by itself."""
+
+
 class Worker:
     """A running program that answers requests.
 
@@ -65,7 +69,8 @@ class Worker:
         """Return the answer to a request.
 
         Raises:
-            WorkerError: there is an error, or none within ``seconds``, or the process ended.
+            WorkerError: there is an error, or none within ``seconds``.
+            DeadWorkerError: the process ended.
         """
         assert self._process.stdin is not None
         with suppress(OSError):  # it has ended: the missing answer tells
@@ -79,7 +84,7 @@ class Worker:
         if not line:
             reason = self._last_words()
             self.close()
-            raise WorkerError(reason)
+            raise DeadWorkerError(reason)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             self.close()

@@ -23,11 +23,19 @@ from deploy.targets.ort_arm import ORT_ARM
 from deploy.targets.ort_avx2 import ORT_AVX2
 from deploy.targets.pow2 import POW2
 from deploy.targets.qnn import QNN
+from deploy.targets.rockchip import ROCKCHIP
+from deploy.targets.sophgo import SOPHGO
 from deploy.targets.tensorrt import TENSORRT
 from deploy.targets.vacc import VACC
 
 ACCELERATORS: Mapping[str, Accelerator] = MappingProxyType(
-    {a.name: a for a in (ORT, ORT_AVX2, ORT_ARM, OPENVINO, TENSORRT, QNN, NCNN, LITERT, POW2, VACC)}
+    {
+        a.name: a
+        for a in (
+            *(ORT, ORT_AVX2, ORT_ARM, OPENVINO, TENSORRT, QNN, NCNN, LITERT),
+            *(SOPHGO, ROCKCHIP, POW2, VACC),
+        )
+    }
 )
 DEFAULT_TARGET = ORT.name
 # Of those that do not quantize by themselves.

@@ -31,9 +31,12 @@ class VendorQuantizer:
     label: str  # the tool and its settings
     quantize: Quantize
     packages: tuple[str, ...] = ()  # that it needs besides our own
+    installed: Callable[[], object] | None = None  # raises DeployError where its toolchain is not
 
     def require(self) -> None:
-        """Raise DeployError if a package is missing."""
+        """Raise DeployError if a package or a toolchain is missing."""
+        if self.installed is not None:
+            self.installed()
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
             raise DeployError(

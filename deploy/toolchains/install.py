@@ -13,7 +13,7 @@ from deploy.store.locks import hold
 from deploy.toolchains.debian import unpack_packages
 from deploy.toolchains.folders import INSTALLED, downloads_folder, toolchains_folder
 from deploy.toolchains.python import install_for, make_environment
-from deploy.toolchains.record import Toolchain, find_toolchain, toolchains
+from deploy.toolchains.record import FOLDER, Changes, Toolchain, find_toolchain, toolchains
 
 ENVIRONMENT, ROOT, SITE = "environment", "root", "site"
 
@@ -117,6 +117,8 @@ def _fill(folder: Path, toolchain: Toolchain, progress: Progress) -> dict[str, A
     if debian is None:
         with progress.step(f"Python packages of {toolchain.name}"):
             make_environment(folder / ENVIRONMENT, toolchain.python, toolchain.requirements)
+            if toolchain.changes is not None:
+                _change(folder / ENVIRONMENT, toolchain.changes)
         return {}
     with progress.step(f"Debian's for {debian.architecture}"):
         packages = unpack_packages(folder / ROOT, debian.architecture, debian.packages)
@@ -124,3 +126,12 @@ def _fill(folder: Path, toolchain: Toolchain, progress: Progress) -> dict[str, A
         (python,) = toolchain.python
         install_for(folder / SITE, python, debian.platform, toolchain.requirements)
     return {"debian": packages}
+
+
+def _change(environment: Path, changes: Changes) -> None:
+    """Remove files of an environment's packages, and add some of ours."""
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for name in changes.removed:
+        (packages / name).unlink()
+    for name, source in changes.added.items():
+        shutil.copyfile(FOLDER / source, packages / name)

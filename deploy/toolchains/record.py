@@ -29,6 +29,14 @@ class Debian:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What is changed in an environment after its packages are there, by paths in site-packages."""
+
+    removed: tuple[str, ...]
+    added: Mapping[str, str]  # to the name of a file beside this one
+
+
+@dataclass(frozen=True, kw_only=True)
 class Toolchain:
     """What is installed into a folder of its own."""
 
@@ -41,6 +49,7 @@ class Toolchain:
     installed_mb: int
     python: tuple[str, ...]  # versions that its packages are pinned for, the first that is there
     debian: Debian | None = None  # None: it runs on this processor
+    changes: Changes | None = None
 
     @property
     def requirements(self) -> Path:
@@ -78,4 +87,7 @@ def _read(path: Path) -> Toolchain:
     debian, python = content.pop("debian", None), tuple(content.pop("python"))
     if debian is not None:
         debian = Debian(packages=tuple(debian.pop("packages")), **debian)
-    return Toolchain(name=path.stem, python=python, debian=debian, **content)
+    changes = content.pop("changes", None)
+    if changes is not None:
+        changes = Changes(removed=tuple(changes["removed"]), added=changes["added"])
+    return Toolchain(name=path.stem, python=python, debian=debian, changes=changes, **content)

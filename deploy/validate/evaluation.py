@@ -281,13 +281,15 @@ def _check_weights(network: Network, metadata: dict[str, dict[str, str]], sha256
 def _describe_execution(execution: Execution | None) -> dict[str, Any]:
     """Return how many convolutions computed in 8 bits, of how many, and what memory it takes.
 
-    Of torch's network that is None, the memory of what runs on this processor likewise.
+    Of torch's network that is None, the memory of what runs on this processor likewise, and what
+    is told of a device where nothing is.
     """
     if execution is None:
-        return {"int8_convolutions": None, "footprint": None}
+        return {"int8_convolutions": None, "footprint": None, "device": None}
     footprint = execution.footprint and dict(execution.footprint)
+    device = execution.device and dict(execution.device)
     counts = [execution.integer_convolutions, execution.convolutions]
-    return {"int8_convolutions": counts, "footprint": footprint}
+    return {"int8_convolutions": counts, "footprint": footprint, "device": device}
 
 
 def _describe_calibration(metadata: dict[str, dict[str, str]]) -> dict[str, Any] | None:

@@ -82,6 +82,7 @@ _FIGURES = {
     "cosine": _SHARE,
     "int8_convolutions": _or_null(_list_of(is_count, 2)),
     "footprint": _or_null(_dict_of(is_count)),
+    "device": _or_null(_dict_of(is_number)),
     "size_bytes": is_count,
     "sha256": _or_null(is_text),
 }

@@ -18,7 +18,7 @@ import pytest
 from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_config
 from google.protobuf import text_format
 from results import validation
-from toolchains import needs_litert, needs_ncnn, needs_qnn
+from toolchains import needs_litert, needs_ncnn, needs_qnn, needs_rockchip, needs_sophgo
 
 import deploy
 from deploy.calibration.record import file_sha256
@@ -30,6 +30,7 @@ from deploy.runtimes.litert_tape import Borders
 from deploy.runtimes.openvino import openvino_core
 from deploy.targets import Toolchain
 from deploy.targets.accelerator import Precision
+from deploy.toolchains.install import find_interpreter
 
 
 def test_openvinos_form_loads_and_gives_the_golden_output(
@@ -345,3 +346,56 @@ def test_ort_arms_graph_gives_the_golden_output(bundled_artifacts: Path, tmp_pat
     folder = make(bundled_artifacts, tmp_path, Toolchain["ORT-ARM"])
     assert names(folder) == COMMON | {"model.onnx"}
     assert check(folder).returncode == 0
+
+
+def test_rockchips_graph_and_what_builds_it(bundled_artifacts: Path, tmp_path: Path) -> None:
+    folder = make(bundled_artifacts, tmp_path, Toolchain.ROCKCHIP, PLAIN)
+    assert names(folder) == COMMON | {"model.onnx", "build.py"}
+    compile((folder / "build.py").read_text(), "build.py", "exec")
+    graph = read_graph(folder / "model.onnx")
+    assert graph.ir_version <= 9
+    assert "Rockchip's own licence" in (folder / "README.md").read_text()
+    with pytest.raises(DeployError, match="takes float images and gives logits here"):
+        make(bundled_artifacts, tmp_path, Toolchain.ROCKCHIP, DEVICE)
+
+
+@needs_rockchip
+def test_rockchips_golden_image_in_its_simulator(bundled_artifacts: Path, tmp_path: Path) -> None:
+    folder = make(bundled_artifacts, tmp_path, Toolchain.ROCKCHIP, PLAIN, Precision.FP32)
+    python = find_interpreter("rockchip")
+    done = subprocess.run(
+        [str(python), "build.py", "rk3566"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
+    assert (folder / "rk3566.rknn").stat().st_size > 0
+    assert "of the labels agree" in done.stdout
+
+
+def test_sophgos_graph_has_its_table_and_what_builds_it(
+    bundled_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no toolchain there
+    folder = make(bundled_artifacts, tmp_path, Toolchain.SOPHGO, PLAIN)
+    assert names(folder) == COMMON | {"model.onnx", "build.sh", "calibration_table"}
+    assert "the toolchain was not installed" in (folder / "README.md").read_text()
+    assert "--quantize INT8" in (folder / "build.sh").read_text()
+    done = subprocess.run(["sh", "-n", "build.sh"], cwd=folder, check=False)
+    assert done.returncode == 0
+    wide = make(bundled_artifacts, tmp_path, Toolchain.SOPHGO, PLAIN, Precision.FP32)
+    assert names(wide) == COMMON | {"model.onnx", "build.sh"}
+    assert "--quantize BF16" in (wide / "build.sh").read_text()
+
+
+@pytest.mark.long  # compiles for a minute
+@needs_sophgo
+def test_sophgos_golden_image_in_the_c_model(bundled_artifacts: Path, tmp_path: Path) -> None:
+    folder = make(bundled_artifacts, tmp_path, Toolchain.SOPHGO, PLAIN, Precision.FP32)
+    done = subprocess.run(
+        ["sh", "build.sh", "bm1684x"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
+    assert (folder / "bm1684x.bmodel").stat().st_size > 0
