@@ -62,14 +62,17 @@ def test_models_json_has_the_variants_and_where_their_weights_are() -> None:
     assert variants["rf101"]["parameters"] == 118_052_437
     assert variants["rf101"]["weights"] == {"source": "random", "path": None}
     assert variants[VARIANT]["weights"]["source"] == "repository"
+    assert variants["rf152"]["published_miou"] is None
+    assert variants["rf152"]["upstream_file"] is None
     assert variants["rf-lw50"]["macs"] == pytest.approx(31.194e9, rel=1e-4)
 
 
 def test_models_table_is_whole_at_width_80() -> None:
     result = CliRunner().invoke(app, ["models"])
     rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
-    assert rows[2][:3] == ["rf101", "RefineNet-ResNet101", "random"]
-    assert rows[2][3:] == ["118.05", "253.97", "80.5", "78.04", "76.94"]
+    assert rows[2] == ["rf50", "RefineNet-ResNet50", "random", "99.06", "234.58", *"–––"]
+    assert rows[3][:3] == ["rf101", "RefineNet-ResNet101", "random"]
+    assert rows[3][3:] == ["118.05", "253.97", "80.5", "78.04", "76.94"]
 
 
 @pytest.mark.parametrize(

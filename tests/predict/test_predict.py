@@ -185,7 +185,7 @@ def test_a_bad_image_stops_it_before_anything_is_written(
         (["COLORS", "in", "--out", "in"], "in holds the images"),
         (["COLORS", "in", "--input-size", "64"], "takes images of 32x32"),
         (["COLORS", "in", "--variant", "rf-lw50"], "leave out --variant"),
-        (["colors", "in"], "'colors' is neither a variant (rf101"),
+        (["colors", "in"], "'colors' is neither a variant (rf50"),
         (["none.onnx", "in"], "no ONNX file at none.onnx"),
         (["checkpoint.pth", "in"], "checkpoint.pth is a checkpoint: say of which network"),
         (["rf-lw50", "in", "--variant", "rf101"], "is a variant itself"),

@@ -11,7 +11,10 @@ from deploy.report.build import build_report
 from deploy.report.compare import TOLERANCE, compare_reports
 from deploy.report.write import render_html, render_markdown
 
-NOTE = "only fidelity to torch, here on 4 images."
+NOTE = (
+    "only fidelity to torch, here on 4 images. Variants measured with trained parameters: "
+    "docs/accuracy.md."
+)
 
 
 def with_few(variant: str, source: str, images: int = 4, **changes: Any) -> dict[str, Any]:

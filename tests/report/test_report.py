@@ -282,3 +282,14 @@ def test_schema_takes_made_up_results_and_no_others(result: dict[str, Any]) -> N
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, SCHEMA)
+
+
+def test_what_nobody_published_is_a_dash() -> None:
+    content = build_report([validation("rf152", "random"), validation("rf-lw-mbv2")])
+    assert content["variants"]["rf152"]["published"] == dict.fromkeys(
+        ("miou", "vacc_fp16_miou", "vacc_int8_miou")
+    )
+    jsonschema.validate(content, SCHEMA)
+    rows = [line for line in render_markdown(content).splitlines() if "RefineNet-ResNet152" in line]
+    assert rows[0].endswith("| – | – | – |")
+    assert "RefineNet-ResNet152" in render_html(content, {})

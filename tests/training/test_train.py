@@ -226,7 +226,7 @@ def test_resume_without_or_with_a_foreign_checkpoint_is_refused(data: Path, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"variant": "rf-50"}, "choose one of rf101"),
+        ({"variant": "rf-50"}, "choose one of rf50"),
         ({"data": ()}, "no data"),
         ({"data": (DataRoot(root=Path("x"), weight=0),)}, "must be positive"),
         ({"background_weight": 0.0}, "background_weight is 0.0: it must be positive"),
