@@ -10,7 +10,7 @@ VARIANTS ?= rf-lw-mbv2
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 export VOC_ROOT
 
-.PHONY: help setup export-all report bench qnn ncnn litert arm test test-long lint typecheck check clean
+.PHONY: help setup export-all report bench qnn ncnn litert arm test test-long test-toolchains lint typecheck check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -59,6 +59,12 @@ test: setup ## Run all tests but the long ones, one worker a core
 
 test-long: setup ## Run the long tests (CONTRIBUTING.md)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m long
+
+test-toolchains: setup ## Install Sophgo's, Canaan's and (ACCEPT_LICENCE=1) Rockchip's compilers, and test them
+	$(BIN)/deploy --quiet toolchain install sophgo
+	$(BIN)/deploy --quiet toolchain install k230
+	if [ -n "$(ACCEPT_LICENCE)" ]; then $(BIN)/deploy --quiet toolchain install rockchip --accept-licence; fi
+	$(BIN)/python -m pytest -m "" tests/targets/test_toolchains.py tests/runtimes/test_rockchip.py tests/runtimes/test_sophgo.py
 
 lint: setup ## Check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

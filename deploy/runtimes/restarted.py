@@ -1,13 +1,15 @@
 """A worker that is started once more where its process ends by itself: one crash is no verdict."""
 
+import logging
 import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.progress import LOGGER
 from deploy.runtimes.worker import DeadWorkerError, Worker
+
+LOGGER = logging.getLogger("deploy")
 
 
 class RestartedWorker:

@@ -18,7 +18,6 @@ from deploy.graph.carried import Carried, carried, with_old_ir
 from deploy.graph.graph import Graph
 from deploy.graph.metadata import CALIBRATION_TABLE, read_metadata
 from deploy.graph.reading import naming, read_graph
-from deploy.progress import LOGGER
 from deploy.runtimes.restarted import RestartedWorker
 from deploy.runtimes.runner import Backend, Execution, Runner, Runtime, cannot, check_signature
 from deploy.runtimes.sophgo_files import calibration_table, describe, read_profile
@@ -173,7 +172,6 @@ def calibrate(fp32: Path, images: Sequence[Float32Array]) -> str:
             count=len(images),
             table="table",
         )
-        LOGGER.debug("tpu-mlir's calibration: %s", worker.log())
         return (worker.folder / "table").read_text(encoding="utf-8")
     finally:
         worker.close()
