@@ -14,17 +14,23 @@ OPENED: list[str] = []  # by this process
 
 @dataclass(frozen=True)
 class SquareJob:
-    """Square numbers, each in some seconds; who did it and what was open stands in a log."""
+    """Square numbers, each in some seconds; who did it and what was open stands in a log.
+
+    Numbers from 10 on wait until ``gate`` is there, if it is given.
+    """
 
     seconds: float
     log: str
     name: str = "a"
+    gate: str = ""
 
     def open(self, slot: Slot) -> Work:
         made = slot.keep("costly", lambda: OPENED.append(self.name) or object())
 
         def work(item: int) -> bytes:
             time.sleep(self.seconds)
+            while self.gate and item >= 10 and not Path(self.gate).exists():
+                time.sleep(0.02)
             with Path(self.log).open("a") as log:
                 where = f"{os.getpid()} {threading.get_ident()} {id(made)}"
                 log.write(f"{self.name} {item} {where} {len(OPENED)} {slot.threads}\n")

@@ -1,5 +1,6 @@
 """What happens to a job while its workers come, go, hang and lose the scheduler."""
 
+import logging
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ from deploy.calibration.errors import DataError
 from deploy.cluster.client import Cluster, forget, in_order
 from deploy.cluster.journal import FOLDER
 from deploy.errors import ClusterError
-from deploy.progress import SilentProgress
+from deploy.progress import LOGGER, SilentProgress
 
 ITEMS = list(range(40))
 SQUARES = {number: str(number**2).encode() for number in ITEMS}
@@ -33,8 +34,8 @@ def dask(tmp_path: Path) -> Iterator[DaskProcesses]:
     processes.end()
 
 
-def job(folder: Path, seconds: float = 0.03, name: str = "a") -> SquareJob:
-    return SquareJob(seconds, str(folder / "log"), name)
+def job(folder: Path, seconds: float = 0.03, name: str = "a", gate: str = "") -> SquareJob:
+    return SquareJob(seconds, str(folder / "log"), name, gate)
 
 
 def run(cluster: Cluster, what: SquareJob, folder: Path) -> dict[int, bytes]:
@@ -97,14 +98,15 @@ def test_worker_added_mid_run_takes_part_and_one_that_hangs_holds_nothing_up(
     monkeypatch.setattr("deploy.cluster.run.PATIENCE_SECONDS", 1.0)
     first = dask.work()
     with dask.cluster() as cluster:
-        found = {}
+        found, gate = {}, tmp_path / "gate"
         for number, result in cluster.map(
-            job(tmp_path, seconds=0.3), ITEMS, "squares", SilentProgress(), tmp_path
+            job(tmp_path, gate=str(gate)), ITEMS, "squares", SilentProgress(), tmp_path
         ):
             assert number not in found
             found[number] = result
             if len(found) == 5:
                 second = dask.work()
+                gate.touch()
             if len({line[2] for line in log(tmp_path)}) == 2:
                 stop(first)
         assert found == SQUARES
@@ -179,24 +181,48 @@ def test_files_are_sent_once_to_workers_that_lack_them(
             list(cluster.map(FileJob(), [cluster.file(here / "bad")], "files", progress, tmp_path))
 
 
-def test_worker_with_other_code_is_named(dask: DaskProcesses, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
+def other_code(folder: Path) -> Path:
+    """Return a copy of deploy with a line more."""
+    copy = folder / "copy"
     ignored = shutil.ignore_patterns("weights", "__pycache__")
     for name in ("deploy", "models", "calibration"):
         shutil.copytree(REPOSITORY / name, copy / name, ignore=ignored, symlinks=True)
     with (copy / "deploy" / "errors.py").open("a") as file:
         file.write("# another version\n")
-    dask.work(cwd=copy)
+    return copy
+
+
+def test_worker_with_other_code_is_named(dask: DaskProcesses, tmp_path: Path) -> None:
+    dask.work(cwd=other_code(tmp_path))
     with pytest.raises(ClusterError) as error, dask.cluster() as cluster:
         cluster.slots  # noqa: B018
     worker = "worker tcp://127.0.0.1:"
     assert str(error.value).startswith(worker)
     assert "has deploy's code" in str(error.value)
-    # one that joins later is left out, and named
-    fit = dask.work()
-    with pytest.raises(ClusterError), dask.cluster() as cluster:
-        cluster.slots  # noqa: B018
-    assert fit.poll() is None
+
+
+def test_worker_with_other_code_that_comes_late_is_left_out(
+    dask: DaskProcesses, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    LOGGER.addHandler(handler)
+    dask.work()
+    found, gate = {}, tmp_path / "gate"
+    with dask.cluster() as cluster:
+        for number, result in cluster.map(
+            job(tmp_path, gate=str(gate)), ITEMS, "squares", SilentProgress(), tmp_path
+        ):
+            found[number] = result
+            if len(found) == 5:
+                dask.work(cwd=other_code(tmp_path))
+                gate.touch()
+    LOGGER.removeHandler(handler)
+    assert found == SQUARES
+    assert len({line[2] for line in log(tmp_path)}) == 1
+    assert [line for line in told if "has deploy's code" in line and "left out" in line] == told
+    assert len(told) == 1
 
 
 def test_item_that_kills_workers(dask: DaskProcesses, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import random
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +12,8 @@ from typing import Any
 
 import onnx
 import pytest
-from conftest import SYNTHETIC_SPLITS
-from dask_processes import DaskProcesses
+from conftest import REPOSITORY, SYNTHETIC_SPLITS
+from dask_processes import DaskProcesses, wait_for
 from graphs import refine_model
 
 import deploy
@@ -143,3 +146,33 @@ def test_whole_job_has_the_same_artifacts(dask: DaskProcesses, tmp_path: Path, s
     kill_later(dask, seed)
     dask.work(slots=3)
     assert run("many", dask.address) == one
+
+
+@pytest.mark.long
+def test_ctrl_c_leaves_the_cluster_usable_and_the_next_run_goes_on(
+    dask: DaskProcesses, tmp_path: Path
+) -> None:
+    root, out = write_scenes(tmp_path / "scenes", train=1, val=30, seed=0), tmp_path / "out"
+    deploy.export("rf-lw-mbv2", out=out, input_size=(160, 160), voc_root=root)
+    arguments = ["validate", "rf-lw-mbv2", "--voc-root", str(root), "--out", str(out)]
+    command = [sys.executable, "-m", "deploy", *arguments, "--cluster", dask.address]
+
+    def kept() -> int:
+        files = list((out / "rf-lw-mbv2" / ".cluster").glob("*.results"))
+        return sum(len(file.read_bytes().split(b"\n")) - 1 for file in files)
+
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: kept() >= 3)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert process.stderr.read().splitlines()[-1:] == [
+            "Interrupted: nothing half-written was left"
+        ]
+    assert process.returncode == 130
+    assert 3 <= kept() < 30
+    with dask.cluster() as cluster:
+        client = cluster.client
+        wait_for(lambda: not any(client.processing().values()))
+    many = timeless(deploy.validate(["rf-lw-mbv2"], voc_root=root, out=out, cluster=dask.address))
+    one = timeless(deploy.validate(["rf-lw-mbv2"], voc_root=root, out=out, force=True))
+    assert many == one
