@@ -59,8 +59,7 @@ def connected(place: str) -> Iterator["distributed.Client"]:
     Raises:
         ClusterError: no scheduler answers, or there are no certificates for it.
     """
-    for name in ("distributed", "tornado"):  # what they would tell, we do, in one line
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _silence()
     if place.startswith(f"{LOCAL}:"):
         workers = int(place.partition(":")[2])
         with _local(workers) as own, closing(_client(own, own.security)) as client:
@@ -75,6 +74,15 @@ def connected(place: str) -> Iterator["distributed.Client"]:
         ) from None
     with closing(client):
         yield client
+
+
+def _silence() -> None:
+    """Keep Dask, which sets up loggers of its own when it is loaded, from telling what we tell."""
+    import distributed  # noqa: F401
+
+    for name in [*logging.root.manager.loggerDict]:
+        if name.partition(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _client(where: Any, security: Any) -> "distributed.Client":

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from uuid import uuid4
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import distributed
 
 POLL_SECONDS = 1.0
+RECONNECT_SECONDS = 15.0
 PATIENCE_SECONDS = 5.0  # without any result, before an item is given to a second worker
 PATIENCE_FACTOR = 3.0  # and of the longest item so far
 DELIVERIES = 20  # of one file, in a row, that a worker loses again
@@ -67,27 +69,56 @@ class Run:
         self._submitted = 0
 
     def results(self) -> Iterator[tuple[int, bytes]]:
-        """Yield number and result of each item; at the end nothing of the job is left queued."""
+        """Yield number and result of each item; at the end nothing of the job is left queued.
+
+        A connection that is lost and comes back, to the same scheduler or to a new one at its
+        address, costs what was under way.
+
+        Raises:
+            ClusterError: it does not come back; or a worker lacks a file, or computes otherwise.
+        """
         try:
-            self._submit(sorted(self.waiting))
-            workers, asked = len(self.client.nthreads()), time.monotonic()
-            last = asked
             while self.waiting:
-                for number, answer in self._answers():
-                    result = self._take(number, answer)
-                    if result is not None:
-                        last = time.monotonic()
-                        yield number, result
-                if time.monotonic() - asked > POLL_SECONDS:
-                    workers, asked = len(self.client.nthreads()), time.monotonic()
-                self.tell(len(self.items) - len(self.waiting), workers)
-                if time.monotonic() - last > self._patience():
-                    self._give_to_others()
-                    last = time.monotonic()
-        except (CancelledError, asyncio.CancelledError, OSError, TimeoutError):
-            raise self._lost() from None
+                try:
+                    yield from self._until_lost()
+                except (CancelledError, asyncio.CancelledError, OSError, TimeoutError):
+                    if not self._is_back():
+                        raise self._lost() from None
         finally:
             self._cancel(list(self._numbers))
+
+    def _until_lost(self) -> Iterator[tuple[int, bytes]]:
+        """Yield what comes while there is a connection."""
+        self._numbers.clear()
+        self.twice.clear()
+        self._submit(sorted(self.waiting))
+        workers, asked = len(self.client.nthreads()), time.monotonic()
+        last = asked
+        while self.waiting:
+            for number, answer in self._answers():
+                result = self._take(number, answer)
+                if result is not None:
+                    last = time.monotonic()
+                    yield number, result
+            if time.monotonic() - asked > POLL_SECONDS:
+                workers, asked = len(self.client.nthreads()), time.monotonic()
+            self.tell(len(self.items) - len(self.waiting), workers)
+            if time.monotonic() - last > self._patience():
+                self._give_to_others()
+                last = time.monotonic()
+
+    def _is_back(self) -> bool:
+        """Wait for Dask, which connects again by itself; say whether it could."""
+        end = time.monotonic() + RECONNECT_SECONDS
+        while time.monotonic() < end:
+            time.sleep(0.2)
+            if self.client.status == "running":
+                with suppress(CancelledError, asyncio.CancelledError, OSError, TimeoutError):
+                    self.client.nthreads()
+                    return True
+            if self.client.status == "closed":
+                return False
+        return False
 
     def _submit(self, numbers: Sequence[int], workers: Iterable[str] | None = None) -> None:
         """Queue items; on ``workers``, or on all that are fit."""

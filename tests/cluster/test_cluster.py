@@ -113,8 +113,23 @@ def test_worker_added_mid_run_takes_part_and_one_that_hangs_holds_nothing_up(
     assert str(second.pid) in {line[2] for line in log(tmp_path)}
 
 
-def test_scheduler_lost_is_one_line_and_the_next_run_goes_on(
+def test_connection_that_comes_back_costs_what_was_under_way(
     dask: DaskProcesses, tmp_path: Path
+) -> None:
+    dask.work()
+    found = {}
+    with dask.cluster() as cluster:
+        for number, result in cluster.map(job(tmp_path), ITEMS, "s", SilentProgress(), tmp_path):
+            assert number not in found
+            found[number] = result
+            if len(found) == 7:
+                comm = cluster.client.scheduler_comm.comm
+                cluster.client.loop.add_callback(comm.abort)  # as a network does
+    assert found == SQUARES
+
+
+def test_scheduler_lost_is_one_line_and_the_next_run_goes_on(
+    dask: DaskProcesses, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     dask.work()
     address, results = dask.address, []
@@ -125,6 +140,7 @@ def test_scheduler_lost_is_one_line_and_the_next_run_goes_on(
         with pytest.raises(ClusterError) as error:
             results.extend(running)
     assert str(error.value).startswith(f"the scheduler at {address} is lost, ")
+    assert capfd.readouterr() == ("", "")  # Dask says nothing
     kept = int(str(error.value).split(" is lost, ")[1].split(" of 40 ")[0])
     assert 7 <= kept < 40
     done_before = len(log(tmp_path))
