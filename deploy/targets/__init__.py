@@ -15,6 +15,7 @@ from deploy.graph.profile import Profile
 from deploy.lint.rules import Finding, check
 from deploy.runtimes.runner import Runtime
 from deploy.targets.accelerator import Accelerator, Toolbox
+from deploy.targets.k230 import K230
 from deploy.targets.litert import LITERT
 from deploy.targets.ncnn import NCNN
 from deploy.targets.openvino import OPENVINO
@@ -33,7 +34,7 @@ ACCELERATORS: Mapping[str, Accelerator] = MappingProxyType(
         a.name: a
         for a in (
             *(ORT, ORT_AVX2, ORT_ARM, OPENVINO, TENSORRT, QNN, NCNN, LITERT),
-            *(SOPHGO, ROCKCHIP, POW2, VACC),
+            *(SOPHGO, ROCKCHIP, K230, POW2, VACC),
         )
     }
 )
