@@ -9,7 +9,8 @@ from deploy.toolchains.arm import require_arm
 from deploy.toolchains.install import find_installed
 
 
-def _is_installed(toolchain: str) -> bool:
+def is_installed(toolchain: str) -> bool:
+    """Say whether a toolchain that tests run is there."""
     try:
         require_arm() if toolchain == "arm" else find_installed(toolchain)
     except DeployError:
@@ -29,19 +30,19 @@ needs_litert = pytest.mark.skipif(
     reason="LiteRT and its quantizer are not installed: pip install '.[litert]'",
 )
 needs_sophgo = pytest.mark.skipif(
-    not _is_installed("sophgo"),
+    not is_installed("sophgo"),
     reason="toolchain sophgo is not installed: deploy toolchain install sophgo",
 )
 needs_rockchip = pytest.mark.skipif(
-    not _is_installed("rockchip"),
+    not is_installed("rockchip"),
     reason="toolchain rockchip is not installed: deploy toolchain install rockchip "
     "--accept-licence (Rockchip's licence)",
 )
 needs_k230 = pytest.mark.skipif(
-    not _is_installed("k230"),
+    not is_installed("k230"),
     reason="toolchain k230 is not installed: deploy toolchain install k230",
 )
 needs_arm = pytest.mark.skipif(
-    not _is_installed("arm"),
+    not is_installed("arm"),
     reason="toolchain arm is not installed: deploy toolchain install arm (and apt's qemu-user)",
 )

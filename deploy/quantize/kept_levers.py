@@ -34,7 +34,7 @@ class LeversFolder:
         folder: of the network.
         profile: names the file that is written; those of all profiles are looked through.
         force: make anew what is there.
-        make: does what is not there: improve_weights itself, or a cluster in its place.
+        make: does what is not there; None: improve_weights itself, else a cluster in its place.
     """
 
     def __init__(
@@ -43,12 +43,13 @@ class LeversFolder:
         profile: Profile,
         *,
         force: bool = False,
-        make: Callable[..., ImprovedWeights] = improve_weights,
+        make: Callable[..., ImprovedWeights] | None = None,
     ) -> None:
         grid = "channel" if profile.per_channel else "tensor"
         power = "-pow2" if profile.power_of_two else ""
         name = f"levers-{profile.weight_max}-{grid}{power}-{profile.bias}"
-        self.path, self.force, self.make = folder / f"{name}.safetensors", force, make
+        self.path, self.force = folder / f"{name}.safetensors", force
+        self.make = make or improve_weights
 
     def improve(
         self,

@@ -140,6 +140,18 @@ def _magnitudes(prepared: Prepared, source: CalibrationSource | None) -> dict[st
     return known | measure_magnitudes(graph, lacking, images)
 
 
+def _open_emulated(model: onnx.ModelProto) -> OnnxRunner:
+    """Return a session on the emulated half, by way of a file: not held in memory beside it."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "emulated.onnx")
+            onnx.save(emulate_half(model), path)
+            give_back()
+            return OnnxRunner(path)
+    except OSError:  # there is no room for it
+        return OnnxRunner(emulate_half(model))
+
+
 def _half_sqnr(graph: Graph, images: Sequence[Float32Array]) -> Callable[[onnx.ModelProto], float]:
     """Return what measures a half-precision graph's logits against the float graph's, in dB.
 
@@ -149,11 +161,7 @@ def _half_sqnr(graph: Graph, images: Sequence[Float32Array]) -> Callable[[onnx.M
     reference = [runner(image) for image in images]
 
     def measure(model: onnx.ModelProto) -> float:
-        with tempfile.TemporaryDirectory() as folder:  # not held in memory beside the session
-            path = Path(folder, "emulated.onnx")
-            onnx.save(emulate_half(model), path)
-            give_back()
-            emulated = OnnxRunner(path)
+        emulated = _open_emulated(model)
         give_back()
         logits = [emulated(image) for image in images]
         if not all(np.isfinite(found).all() for found in logits):

@@ -69,6 +69,7 @@ class Run:
         described = [root.describe() for root in roots]
         check_same_classes(described) if described else None
         names, named = (described[0].classes, described[0].own) if described else (CLASSES, False)
+        self.data_name = described[0].name if described else "the data"
         choice = self.config.teacher
         if choice is not None and self.teacher is not None:
             if not described and choice.weights is not None:
@@ -102,7 +103,7 @@ class Run:
         found = count_classes(read_state_dict(init)) if init else None
         if found not in (None, classes):
             raise TrainError(
-                f"retain: {init} answers with {found} classes, but the data has {classes}"
+                f"retain: {init} answers with {found} classes, but {self.data_name} has {classes}"
             )
         initialize(network, init, self.config.seed)
         self._to_device(network.eval().requires_grad_(False))
@@ -268,7 +269,7 @@ class Run:
         if classes != self.classes:
             raise TrainError(
                 f"{path} is a run on other classes ({', '.join(classes[:3])}, …; {len(classes)}) "
-                f"than those of the data: resume on its own data or in another directory"
+                f"than those of {self.data_name}: resume on its own data or in another directory"
             )
         self.network.load_state_dict(state["model"])
         peaks = [group["peak"] for group in self.optimizer.param_groups]

@@ -12,6 +12,7 @@ from bundles import COMMON, DEVICE, PLAIN, VARIANT, check, make, names, triton_c
 from google.protobuf import text_format
 from graphs import refine_model
 from results import validation
+from toolchains import is_installed
 from typer.testing import CliRunner
 
 import deploy
@@ -41,6 +42,14 @@ OWN = {
         *("fp32.onnx", "compile.yaml", "preprocess.json", "images.sha256"),
         *(f"images/scene_1_train_00000{i}.jpg" for i in range(2)),
     },
+    Toolchain("ort-arm"): {"model.onnx"},
+    Toolchain("litert"): {"model.tflite"},
+    Toolchain("sophgo"): {
+        *("model.onnx", "build.sh", "calibration_table"),
+        *(["bm1684x.bmodel"] if is_installed("sophgo") else []),
+    },
+    Toolchain("rockchip"): {"model.onnx", "build.py"},
+    Toolchain("k230"): {"model.onnx", "build.py", "calibration.npz"},
 }
 
 

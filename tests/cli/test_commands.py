@@ -267,7 +267,7 @@ def test_show_completion_prints_the_shells_script(
 @pytest.mark.parametrize(
     ("line", "proposed"),
     [
-        ("deploy quantize rf-lw-", ["rf-lw-mbv2"]),
+        ("deploy quantize rf-lw-m", ["rf-lw-mbv2"]),
         ("deploy train rf1", ["rf101", "rf152"]),
         ("deploy lint --target ort-a", ["ort-avx2", "ort-arm"]),
         ("deploy quantize --method p", ["percentile"]),

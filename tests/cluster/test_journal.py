@@ -8,6 +8,12 @@ from deploy.cluster.journal import FOLDER, Journal
 from deploy.errors import ClusterError
 
 
+def read(journal: Journal) -> dict[str, bytes]:
+    found = dict(journal.read())
+    journal.close()
+    return found
+
+
 def test_results_outlive_the_run(tmp_path: Path) -> None:
     first = Journal(tmp_path, "job")
     first.write("one", b"1\n\x00 ")
@@ -17,7 +23,8 @@ def test_results_outlive_the_run(tmp_path: Path) -> None:
     assert dict(again.read()) == {"one": b"1\n\x00 ", "two": b""}
     again.write("three", b"3")
     assert len(dict(again.read())) == 3
-    assert dict(Journal(tmp_path, "other").read()) == {}
+    again.close()
+    assert read(Journal(tmp_path, "other")) == {}
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
@@ -31,7 +38,7 @@ def test_cut_off_at_any_byte(tmp_path: Path, cut: int) -> None:
     again = Journal(tmp_path, "job")
     assert dict(again.read()) == {"one": b"1"}
     again.write("two", b"3")
-    assert dict(again.read()) == {"one": b"1", "two": b"3"}
+    assert read(again) == {"one": b"1", "two": b"3"}
 
 
 def test_changed_results_do_not_count(tmp_path: Path) -> None:
@@ -41,7 +48,7 @@ def test_changed_results_do_not_count(tmp_path: Path) -> None:
     content = journal.path.read_bytes()
     for bad in (content.replace(b"one", b"two"), content.replace(b"MQ==", b"Mg=="), b"\xff \n" * 3):
         journal.path.write_bytes(bad)
-        assert dict(Journal(tmp_path, "job").read()) == {}
+        assert read(Journal(tmp_path, "job")) == {}
 
 
 def test_place_that_cannot_be_written_to(tmp_path: Path) -> None:

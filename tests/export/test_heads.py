@@ -28,7 +28,7 @@ from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.graph.reading import read_graph
 from deploy.quantize.gate import Gate
 from deploy.quantize.recipe import RecipeName
-from deploy.runtimes.openvino import OpenVinoRunner, openvino_core
+from deploy.runtimes.openvino import OpenVinoRunner, openvino_core, openvino_saturates
 from deploy.runtimes.torch import TorchRunner
 from deploy.store.reuse import SEAL
 from deploy.targets import PROFILES, lint
@@ -169,6 +169,8 @@ def test_files_for_the_device_stand_beside_and_run_in_openvino(
     precision: str, reduced: Path, image: NDArray[np.uint8]
 ) -> None:
     pytest.importorskip("openvino")
+    if precision == "int8" and openvino_saturates():
+        pytest.skip("OpenVINO's 8-bit kernels saturate on this processor")
     hints = {"INFERENCE_PRECISION_HINT": "f32"}
     path = str(reduced / f"{precision}-labels-uint8.onnx")
     labels = openvino_core().compile_model(path, "CPU", hints)([image[None]])[0]

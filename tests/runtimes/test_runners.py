@@ -13,7 +13,7 @@ from deploy.graph.reading import read_graph
 from deploy.quantize.fp16 import convert_fp16
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.runtimes.open import BACKENDS, open_graph
-from deploy.runtimes.openvino import OpenVinoRunner, openvino_core
+from deploy.runtimes.openvino import OpenVinoRunner, openvino_core, openvino_saturates
 from deploy.runtimes.runner import Runner, Runtime
 from deploy.targets import PROFILES
 
@@ -169,6 +169,8 @@ RUNS_IN_8_BITS = [
 def test_convolutions_are_all_in_8_bits(runtime: Runtime, target: str, tmp_path: Path) -> None:
     if runtime in PACKAGES:
         pytest.importorskip(PACKAGES[runtime])
+    if runtime is Runtime.OPENVINO and openvino_saturates():
+        pytest.skip("OpenVINO computes in float here: its 8-bit kernels saturate on this processor")
     onnx.save(quantized(refine_model(), [IMAGE], target), tmp_path / "int8.onnx")
     runner = open_graph(tmp_path / "int8.onnx", BACKENDS[runtime])
     assert counts(runner) == (4, 4)

@@ -116,10 +116,10 @@ def test_seal_of_results_holds_for_their_key_and_content_alone(tmp_path: Path) -
 def test_key_depends_on_our_code_and_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     before = stage_key("export")
     assert stage_key("export") == before
-    monkeypatch.setattr(reuse, "_code_sha256", lambda: "other")
+    monkeypatch.setattr(reuse, "code_sha256", lambda: "other")
     other_code = stage_key("export")
     monkeypatch.undo()
-    monkeypatch.setattr(reuse, "_libraries", lambda: {"torch": "0"})
+    monkeypatch.setattr(reuse, "libraries", lambda: {"torch": "0"})
     assert len({before, other_code, stage_key("export")}) == 3
 
 
