@@ -102,7 +102,7 @@ def bundled_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [models.DEFAULT_VARIANT],
         target=[
             *("ort", "openvino", "tensorrt", "qnn", "ncnn", "litert", "ort-arm", "vacc"),
-            *("sophgo", "rockchip"),
+            *("sophgo", "rockchip", "k230"),
         ],
         recipe=RecipeName.PLAIN,
         images=2,
