@@ -46,6 +46,8 @@ class FileJob:
     def open(self, slot: Slot) -> Work:
         def work(item: File) -> bytes:
             content = slot.path(item).read_bytes()
+            if content == b"full":
+                raise OSError(28, "No space left on device")
             if content == b"bad":
                 raise DataError(f"{slot.path(item)} is bad")
             return content

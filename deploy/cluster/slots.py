@@ -16,7 +16,7 @@ from deploy.calibration.errors import DataError
 from deploy.calibration.record import file_sha256
 from deploy.cluster.facts import difference, facts
 from deploy.cluster.jobs import Answer, Envelope, File, Made, Work
-from deploy.errors import USER_ERRORS
+from deploy.errors import USER_ERRORS, ClusterError
 
 _THREAD = threading.local()
 _BLAS: list[Any] = []  # the limit of this process's linear algebra, as long as it lives
@@ -95,6 +95,9 @@ def execute(item: Any, *, envelope: Envelope) -> Answer:
         for here, there in slot.shown.items():
             text = text.replace(here, there)
         return answer(error=type(error)(text))
+    except (OSError, MemoryError) as error:  # this machine's, not the connection's
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return answer(error=ClusterError(f"worker {worker.address} fails: {reason}"))
 
 
 def receive(file: File, content: bytes, dask_worker: Any = None) -> None:

@@ -272,3 +272,12 @@ def test_waits_are_told(dask: DaskProcesses, tmp_path: Path) -> None:
         assert cluster is not None
         assert cluster.slots == 1
     assert notes == [f"{dask.address} has no workers yet: waiting for the first"]
+
+
+def test_failure_of_a_workers_machine_is_one_line(dask: DaskProcesses, tmp_path: Path) -> None:
+    dask.work()
+    (tmp_path / "full").write_text("full")
+    with dask.cluster() as cluster:
+        items = [cluster.file(tmp_path / "full")]
+        with pytest.raises(ClusterError, match=r"^worker tcp://\S+ fails: .*No space left"):
+            list(cluster.map(FileJob(), items, "files", SilentProgress(), tmp_path))
