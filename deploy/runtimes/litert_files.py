@@ -20,6 +20,8 @@ SIGNATURE = "serving_default"
 # each channel, weights in half precision (LiteRT, op_version.cc).
 VERSIONS: Mapping[str, int] = {
     "ADD": 2,
+    "AVERAGE_POOL_2D": 2,
+    "CONCATENATION": 2,
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
     "DEQUANTIZE": 3,
@@ -160,6 +162,8 @@ def _signature(schema: Any, model: TfLiteModel) -> Any:
 # The schema's table of options of an operator.
 OPTIONS: Mapping[str, str] = {
     "ADD": "AddOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "MAX_POOL_2D": "Pool2DOptions",

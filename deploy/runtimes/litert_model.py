@@ -22,11 +22,12 @@ from deploy.graph.graph import attributes, with_node_names
 from deploy.graph.qdq import DEQUANTIZE, QUANTIZE, Affine, QdqGraph
 from deploy.runtimes.litert_files import Operator, Quantization, TfLiteModel
 from deploy.runtimes.litert_tape import FLOAT, INT8, Borders, Tape, cannot
-from deploy.runtimes.litert_windows import Pads, find_window
+from deploy.runtimes.litert_windows import SAME, Pads, find_window
 
 # Of the schema: ActivationFunctionType.
 NONE, RELU, RELU6 = 0, 1, 3
 ACTIVATIONS = {(0.0, math.inf): (RELU, "RELU"), (0.0, 6.0): (RELU6, "RELU6")}
+ONE_SCALE = ("AveragePool", "Concat", "MaxPool", "Resize")  # what they take has that of the result
 # Of ONNX's ways to map pixels: alignCorners, halfPixelCenters.
 LINEAR_MODES = {
     b"align_corners": (True, False),
@@ -60,7 +61,9 @@ class _Translation(Tape):
             "Add": self.add,
             "Relu": self.activation,
             "Clip": self.activation,
-            "MaxPool": self.max_pool,
+            "AveragePool": self.pool,
+            "Concat": self.concat,
+            "MaxPool": self.pool,
             "Resize": self.resize,
             "Max": self.held,
             "Cast": self.passive,
@@ -117,9 +120,10 @@ class _Translation(Tape):
         weights = [name for name in node.input[1:2] if node.op_type == "Conv"]
         if any(self.graph.made_by(name, DEQUANTIZE) is None for name in (*inputs, *weights)):
             return None
-        if node.op_type in ("MaxPool", "Resize"):
-            before = self.graph.dequantized(inputs[0])
-            if before is None or not before.same_as(self.graph.affine(quantizer)):
+        if node.op_type in ONE_SCALE:
+            after = self.graph.affine(quantizer)
+            before = [self.graph.dequantized(name) for name in inputs]
+            if any(affine is None or not affine.same_as(after) for affine in before):
                 return None
         return quantizer
 
@@ -256,16 +260,31 @@ class _Translation(Tape):
             raise cannot(node, "its bounds are no constants")
         return bounds
 
-    def max_pool(self, node: onnx.NodeProto) -> None:
-        """Translate a max-pooling; padding is the lowest value, which no maximum sees."""
-        given = attributes(node)
+    def concat(self, node: onnx.NodeProto) -> None:
+        """Translate a concatenation of images along channels, rows or columns."""
+        axis = int(attributes(node)["axis"]) % 4
+        if axis == 0 or any(name in self.graph.constants for name in node.input):
+            raise cannot(node, "it joins whole images, or one of its inputs is constant")
+        self.emit("CONCATENATION", node, list(node.input), axis={1: 3, 2: 1, 3: 2}[axis])
+
+    def pool(self, node: onnx.NodeProto) -> None:
+        """Translate a pooling; padding is the lowest value, which no maximum sees.
+
+        A mean is over what lies in the image: LiteRT's own padding is not counted.
+        """
+        given, is_mean = attributes(node), node.op_type == "AveragePool"
         if any(node.output[1:]) or any(each != 1 for each in given.get("dilations", [])):
             raise cannot(node, "it gives indices, or is dilated")
         kernel, strides = given["kernel_shape"], given.get("strides", [1, 1])
         padding, pads = self.window(node, tuple(kernel))
         options = {"padding": padding, "filterHeight": kernel[0], "filterWidth": kernel[1]}
         options |= {"strideH": strides[0], "strideW": strides[1]}
-        self.emit("MAX_POOL_2D", node, [node.input[0]], pads=pads, **options)
+        if is_mean and (pads is not None or (given.get("count_include_pad") and padding == SAME)):
+            raise cannot(
+                node, "LiteRT's means have padding of ceil(size / stride), and leave it out"
+            )
+        name = "AVERAGE_POOL_2D" if is_mean else "MAX_POOL_2D"
+        self.emit(name, node, [node.input[0]], pads=pads, **options)
 
     def resize(self, node: onnx.NodeProto) -> None:
         """Translate a bilinear resize to a fixed size."""

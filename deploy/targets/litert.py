@@ -6,7 +6,7 @@ import numpy as np
 
 from deploy.errors import GraphError
 from deploy.graph.profile import Profile
-from deploy.lint.rules import FIXED_SHAPE, NODE_GROUPS
+from deploy.lint.rules import CONCAT_SCALE, FIXED_SHAPE, NODE_GROUPS
 from deploy.runtimes.litert_files import file_of
 from deploy.runtimes.litert_model import translate
 from deploy.runtimes.litert_tape import Borders
@@ -67,8 +67,8 @@ LITERT = Accelerator(
     name="litert",
     runtime="LiteRT",
     source="LiteRT 8-bit quantization specification",
-    profile=Profile(name="litert", activation=np.int8),
-    rules=(*NODE_GROUPS, FIXED_SHAPE),
+    profile=Profile(name="litert", activation=np.int8, same_scale_average=True),
+    rules=(*NODE_GROUPS, CONCAT_SCALE, FIXED_SHAPE),
     executed_by=Runtime.LITERT,
     also_for=frozenset({"ort-arm"}),
     vendor=VendorQuantizer(

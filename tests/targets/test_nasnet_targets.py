@@ -160,3 +160,20 @@ def test_half_precision_takes_all_of_it(model: onnx.ModelProto) -> None:
     half = convert_fp16(Graph(model), {})
     assert half.kept_float == {}
     assert sqnr(OnnxRunner(model)(IMAGES[2]), OnnxRunner(half.model)(IMAGES[2])) > 45
+
+
+def test_litert_computes_all_convolutions_in_8_bits(
+    model: onnx.ModelProto, graphs: dict[str, onnx.ModelProto], tmp_path: Path
+) -> None:
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+    from deploy.runtimes.litert import LiteRtRunner
+
+    expected = OnnxRunner(model)(IMAGES[2])
+    for form, least in ((model, 100), (graphs["litert"], 22)):
+        onnx.save(form, tmp_path / "graph.onnx")
+        runner = LiteRtRunner(tmp_path / "graph.onnx")
+        assert sqnr(expected, runner(IMAGES[2])) > least
+    execution = runner.execution()
+    assert execution is not None
+    assert execution.integer_convolutions == OPERATORS["Conv"]
+    assert not execution.float_nodes
