@@ -14,6 +14,7 @@ from deploy.calibration.preprocess import Float32Array
 from deploy.graph.reading import read_graph
 from deploy.runtimes.litert_files import file_of, require
 from deploy.runtimes.litert_model import translate
+from deploy.runtimes.remote import run_in
 from deploy.runtimes.runner import (
     Backend,
     Execution,
@@ -23,7 +24,7 @@ from deploy.runtimes.runner import (
     cannot,
     check_signature,
 )
-from deploy.runtimes.worker import Worker, WorkerError
+from deploy.runtimes.worker import Worker, WorkerError, answering
 from deploy.store.environment import default_threads
 from deploy.toolchains.arm import Core, find_core, python_on, require_arm
 
@@ -50,10 +51,10 @@ class LiteRtRunner:
         self.timed: Runner | None = None
         self.default: Runner | None = None
         self.name = str(path)
-        self.library = "LiteRT" if core is None else f"LiteRT on {core.name}"
         content = file_of(translate(read_graph(path)))
         check_signature(self.name, [True], [[1] * 4])  # the translation takes no other
-        self._worker = Worker([*_python(core), str(PROGRAM)], self.library)
+        name = "LiteRT" if core is None else f"LiteRT on {core.name}"
+        self._worker = Worker(answering(_python(core), PROGRAM), name)
         file = self._worker.folder / "model.tflite"
         file.write_bytes(content)
         try:
@@ -61,20 +62,15 @@ class LiteRtRunner:
                 LOAD_SECONDS, do="open", model=str(file), threads=threads or default_threads()
             )["operators"]
         except WorkerError as error:
-            raise cannot("load", self.library, self.name, error) from None
+            raise cannot("load", name, self.name, error) from None
         except BaseException:
             self._worker.close()
             raise
 
     def __call__(self, image: Float32Array) -> Float32Array:
         """Run the network on one image."""
-        given, got = (self._worker.folder / f"{each}.npy" for each in ("image", "result"))
-        np.save(given, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
-        try:
-            self._worker.ask(RUN_SECONDS, do="run", image=str(given), result=str(got))
-        except WorkerError as error:
-            raise cannot("run", self.library, self.name, error) from None
-        logits = np.load(got)[0].transpose(2, 0, 1)
+        given = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+        logits = run_in(self._worker, self.name, RUN_SECONDS, given)[0].transpose(2, 0, 1)
         return np.ascontiguousarray(logits, dtype=np.float32)
 
     def execution(self) -> Execution:
@@ -121,11 +117,10 @@ def on(name: str) -> Backend:
     )
 
 
+# No kernel of its saturates (tests/runtimes/test_litert.py).
 BACKEND = Backend(
     runtime=Runtime.LITERT,
     open=lambda path, threads, _exact: LiteRtRunner(path, threads),
-    exact_options=lambda: None,  # no kernel of its saturates (tests/runtimes/test_litert.py)
-    exact_in_8_bits=True,
     require=require,
     takes_others=False,
     on=on,

@@ -14,6 +14,7 @@ from deploy.calibration.preprocess import Float32Array
 from deploy.graph.reading import read_graph
 from deploy.runtimes.ncnn_model import translate
 from deploy.runtimes.packages import require_package
+from deploy.runtimes.remote import run_in
 from deploy.runtimes.runner import (
     Backend,
     Execution,
@@ -23,7 +24,7 @@ from deploy.runtimes.runner import (
     cannot,
     check_signature,
 )
-from deploy.runtimes.worker import Worker, WorkerError
+from deploy.runtimes.worker import Worker, WorkerError, answering
 from deploy.store.environment import default_threads
 from deploy.toolchains.arm import Core, find_core, python_on, require_arm
 
@@ -52,8 +53,8 @@ class NcnnRunner:
         self.name = str(path)
         self.model = translate(read_graph(path))
         check_signature(self.name, [True], [[1] * 4])  # the translation takes no other
-        self.library = "ncnn" if core is None else f"ncnn on {core.name}"
-        self._worker = Worker([*_python(core), str(PROGRAM)], self.library)
+        library = "ncnn" if core is None else f"ncnn on {core.name}"
+        self._worker = Worker(answering(_python(core), PROGRAM), library)
         files = {"param": self.model.param.encode(), "bin": self.model.bin}
         for name, content in files.items():
             (self._worker.folder / f"model.{name}").write_bytes(content)
@@ -65,7 +66,7 @@ class NcnnRunner:
                 **{name: str(self._worker.folder / f"model.{name}") for name in files},
             )["layers"]
         except WorkerError as error:
-            raise cannot("load", self.library, self.name, error) from None
+            raise cannot("load", library, self.name, error) from None
         except BaseException:
             self._worker.close()
             raise
@@ -80,14 +81,9 @@ class NcnnRunner:
         Raises:
             GraphError: ncnn fails.
         """
-        given, got = (self._worker.folder / f"{each}.npy" for each in ("image", "result"))
-        np.save(given, np.ascontiguousarray(image[0]))
-        blobs = {"input": self.model.input, "output": name}
-        try:
-            self._worker.ask(RUN_SECONDS, do="run", image=str(given), result=str(got), **blobs)
-        except WorkerError as error:
-            raise cannot("run", self.library, self.name, error) from None
-        return np.asarray(np.load(got), dtype=np.float32)
+        given, blobs = np.ascontiguousarray(image[0]), {"input": self.model.input, "output": name}
+        found = run_in(self._worker, self.name, RUN_SECONDS, given, **blobs)
+        return np.asarray(found, dtype=np.float32)
 
     def execution(self) -> Execution:
         """Return what computes in 8 bits, of the layers that ncnn says it has loaded.
@@ -132,11 +128,10 @@ def on(name: str) -> Backend:
     )
 
 
+# What would saturate, the files themselves forbid.
 BACKEND = Backend(
     runtime=Runtime.NCNN,
     open=lambda path, threads, _exact: NcnnRunner(path, threads),
-    exact_options=lambda: None,  # what would saturate, the files themselves forbid
-    exact_in_8_bits=True,
     require=require,
     takes_others=False,
     on=on,

@@ -6,10 +6,7 @@ Requests: ``{"do": "open", "param", "bin", "threads"}``, ``{"do": "run", "image"
 "output"}``: the files of arrays, and the blobs.
 """
 
-import json
 import os
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import ncnn
@@ -47,19 +44,4 @@ def run(image: str, result: str, input: str, output: str) -> dict[str, Any]:  # 
     return {}
 
 
-def main() -> None:
-    """Answer requests until there are no more; what ncnn prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    does: dict[str, Callable[..., dict[str, Any]]] = {"open": open_, "run": run}
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = does[request.pop("do")](**request)
-        except Exception as error:  # one line to the one who asked, whatever it is
-            answer = {"error": str(error)}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+REQUESTS = {"open": open_, "run": run}

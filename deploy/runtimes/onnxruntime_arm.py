@@ -13,6 +13,7 @@ from deploy.calibration.preprocess import Float32Array
 from deploy.graph.graph import Graph
 from deploy.graph.requantized import find_requantized
 from deploy.runtimes.onnxruntime import describe
+from deploy.runtimes.remote import run_in
 from deploy.runtimes.runner import (
     Backend,
     Execution,
@@ -22,7 +23,7 @@ from deploy.runtimes.runner import (
     check_signature,
 )
 from deploy.runtimes.sessions import REQUANTIZER, loaded
-from deploy.runtimes.worker import Worker, WorkerError
+from deploy.runtimes.worker import Worker, WorkerError, answering
 from deploy.store.environment import default_threads
 from deploy.toolchains.arm import DEFAULT_CORE, Core, find_core, python_on, require_arm
 
@@ -47,7 +48,7 @@ class ArmRunner:
         self.timed: Runner | None = None
         self.default: Runner | None = None
         self.name = str(path)
-        command = [*python_on(core, require_arm()), str(PROGRAM)]
+        command = answering(python_on(core, require_arm()), PROGRAM)
         self._worker = Worker(command, f"onnxruntime on {core.name}")
         self._optimized = self._worker.folder / "optimized.onnx"
         try:
@@ -69,13 +70,8 @@ class ArmRunner:
 
     def __call__(self, image: Float32Array) -> Float32Array:
         """Run the graph on one image."""
-        given, got = (self._worker.folder / f"{name}.npy" for name in ("input", "output"))
-        np.save(given, image)
-        try:
-            self._worker.ask(RUN_SECONDS, do="run", input=str(given), output=str(got))
-        except WorkerError as error:
-            raise cannot("run", self._worker.name, self.name, error) from None
-        return np.asarray(np.load(got)[0], dtype=np.float32)
+        logits = run_in(self._worker, self.name, RUN_SECONDS, image)[0]
+        return np.asarray(logits, dtype=np.float32)
 
     def execution(self) -> Execution:
         """Return what computes in integers, of the graph as onnxruntime runs it on that core."""
@@ -85,11 +81,10 @@ class ArmRunner:
 def on(name: str) -> Backend:
     """Return the backend of a core; raises DeployError if none of that name is known."""
     core = find_core(name)
+    # No kernel of ARM's saturates (tests/runtimes/test_onnxruntime_arm.py).
     return Backend(
         runtime=Runtime.ONNXRUNTIME_ARM,
         open=lambda path, threads, _exact: ArmRunner(path, core, threads),
-        exact_options=lambda: None,  # no kernel of ARM's saturates (tests/runtimes)
-        exact_in_8_bits=True,
         require=require_arm,
         takes_others=False,
         soc=name,

@@ -1,14 +1,10 @@
 """Graphs in onnxruntime on the CPU: a program that onnxruntime_arm.py starts. Nothing of ours.
 
 Requests: ``{"do": "open", "model", "threads", "optimized", "disabled"}``: the graph's file, that of
-the graph as it runs, names of optimizations that shall not; ``{"do": "run", "input", "output"}``:
+the graph as it runs, names of optimizations that shall not; ``{"do": "run", "image", "result"}``:
 the files of arrays.
 """
 
-import json
-import os
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,27 +31,12 @@ def open_(model: str, threads: int, optimized: str, disabled: list[str]) -> dict
     }
 
 
-def run(input: str, output: str) -> dict[str, Any]:  # noqa: A002 - the request's key
+def run(image: str, result: str) -> dict[str, Any]:
     """Run the graph on the array in one file, write its first output to another."""
     (session,) = SESSIONS
-    feed = {session.get_inputs()[0].name: np.load(input)}
-    np.save(output, session.run([session.get_outputs()[0].name], feed)[0])
+    feed = {session.get_inputs()[0].name: np.load(image)}
+    np.save(result, session.run([session.get_outputs()[0].name], feed)[0])
     return {}
 
 
-def main() -> None:
-    """Answer requests until there are no more; what libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    does: dict[str, Callable[..., dict[str, Any]]] = {"open": open_, "run": run}
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = does[request.pop("do")](**request)
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            answer = {"error": str(error)}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+REQUESTS = {"open": open_, "run": run}

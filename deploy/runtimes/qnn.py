@@ -18,9 +18,10 @@ import numpy as np
 import onnx
 
 from deploy.calibration.preprocess import Float32Array
-from deploy.errors import DeployError, GraphError
+from deploy.errors import GraphError
 from deploy.runtimes.packages import require_package
 from deploy.runtimes.qnn_chips import CHIPS, DEFAULT_CHIP, Chip
+from deploy.runtimes.remote import run_in
 from deploy.runtimes.runner import (
     Backend,
     Execution,
@@ -28,9 +29,10 @@ from deploy.runtimes.runner import (
     Runtime,
     by_operator,
     cannot,
+    check_chip,
     check_signature,
 )
-from deploy.runtimes.worker import Worker, WorkerError
+from deploy.runtimes.worker import Worker, WorkerError, answering
 
 PROGRAM = Path(__file__).with_name("qnn_worker.py")
 PREPARE_SECONDS = 3600.0  # of the largest network the emulator's compiler may take
@@ -67,13 +69,8 @@ class QnnRunner:
 
     def __call__(self, image: Float32Array) -> Float32Array:
         """Run the graph on one image."""
-        given, got = (self._worker.folder / f"{name}.npy" for name in ("input", "output"))
-        np.save(given, image)
-        try:
-            self._worker.ask(RUN_SECONDS, do="run", input=str(given), output=str(got))
-        except WorkerError as error:
-            raise cannot("run", self._worker.name, self.name, error) from None
-        return np.asarray(np.load(got)[0], dtype=np.float32)
+        logits = run_in(self._worker, self.name, RUN_SECONDS, image)[0]
+        return np.asarray(logits, dtype=np.float32)
 
     def execution(self) -> Execution:
         """Return what the backend's own dump says of the graph, and its log of memory."""
@@ -103,7 +100,7 @@ def compile_context(model: onnx.ModelProto, chip: Chip) -> dict[str, bytes]:
 def _compile(path: Path, chip: Chip) -> tuple[Worker, dict[str, Any]]:
     """Return a worker that holds the compiled graph, and the graph's inputs and outputs."""
     require()
-    worker = Worker([sys.executable, "-P", str(PROGRAM)], f"QNN for {chip.name}")
+    worker = Worker(answering([sys.executable, "-P"], PROGRAM), f"QNN for {chip.name}")
     try:
         ports = worker.ask(
             PREPARE_SECONDS,
@@ -202,8 +199,7 @@ def require() -> None:
 
 def find_chip(name: str) -> Chip:
     """Return a chip; raises DeployError if none of that name is known."""
-    if name not in CHIPS:
-        raise DeployError(f"no chip {name!r}: choose one of {', '.join(CHIPS)}")
+    check_chip(name, CHIPS)
     return CHIPS[name]
 
 
@@ -213,8 +209,6 @@ def on(name: str) -> Backend:
     return Backend(
         runtime=Runtime.QNN,
         open=lambda path, _threads, _exact: QnnRunner(path, chip),
-        exact_options=lambda: None,
-        exact_in_8_bits=True,
         require=require,
         takes_others=False,
         soc=name,

@@ -1,13 +1,9 @@
 """Graphs on Qualcomm's HTP, by onnxruntime's QNN provider: a program that qnn.py starts.
 
 It imports nothing of ours. A node that HTP does not take is an error, never computed elsewhere.
-Requests: ``{"do": "open", "model", "soc", "context"}``, ``{"do": "run", "input", "output"}``.
+Requests: ``{"do": "open", "model", "soc", "context"}``, ``{"do": "run", "image", "result"}``.
 """
 
-import json
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,27 +51,12 @@ def open_(model: str, soc: int, context: str) -> dict[str, Any]:
     }
 
 
-def run(input: str, output: str) -> dict[str, Any]:  # noqa: A002 - the request's key
+def run(image: str, result: str) -> dict[str, Any]:
     """Run the graph on the array in one file, write its first output to another."""
     (session,) = SESSIONS
-    feed = {session.get_inputs()[0].name: np.load(input)}
-    np.save(output, session.run([session.get_outputs()[0].name], feed)[0])
+    feed = {session.get_inputs()[0].name: np.load(image)}
+    np.save(result, session.run([session.get_outputs()[0].name], feed)[0])
     return {}
 
 
-def main() -> None:
-    """Answer requests until there are no more; what libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    does: dict[str, Callable[..., dict[str, Any]]] = {"open": open_, "run": run}
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = does[request.pop("do")](**request)
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            answer = {"error": str(error)}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+REQUESTS = {"open": open_, "run": run}

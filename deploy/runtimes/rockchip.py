@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 
 from deploy.calibration.preprocess import Float32Array
-from deploy.errors import DeployError
 from deploy.graph.carried import carried, with_old_ir
 from deploy.graph.graph import Graph, without_unused_constants
 from deploy.graph.metadata import CALIBRATION_TABLE, read_metadata
 from deploy.graph.reading import naming, read_graph
+from deploy.runtimes.remote import run_in
 from deploy.runtimes.restarted import RestartedWorker
 from deploy.runtimes.rockchip_graph import layers, regridded
 from deploy.runtimes.runner import (
@@ -26,9 +26,10 @@ from deploy.runtimes.runner import (
     Runtime,
     by_operator,
     cannot,
+    check_chip,
     check_signature,
 )
-from deploy.runtimes.worker import Worker, WorkerError
+from deploy.runtimes.worker import Worker, WorkerError, answering
 from deploy.toolchains.install import find_interpreter
 
 PROGRAM = Path(__file__).with_name("rockchip_worker.py")
@@ -87,13 +88,8 @@ class RockchipRunner:
 
     def __call__(self, image: Float32Array) -> Float32Array:
         """Run the graph on one image."""
-        given, got = (self._worker.folder / f"{name}.npy" for name in ("input", "output"))
-        np.save(given, image)
-        try:
-            self._worker.ask(RUN_SECONDS, do="run", image=str(given), result=str(got))
-        except WorkerError as error:
-            raise cannot("run", self._worker.name, self.name, error) from None
-        return np.asarray(np.load(got)[0], dtype=np.float32)
+        logits = run_in(self._worker, self.name, RUN_SECONDS, image)[0]
+        return np.asarray(logits, dtype=np.float32)
 
     def execution(self) -> Execution:
         """Return what the compiler's table says of each layer: its type of data, and the CPU's."""
@@ -151,18 +147,15 @@ def calibrate(fp32: Path, images: Sequence[Float32Array], chip: str = DEFAULT_CH
 
 def command() -> list[str]:
     """Return what starts the worker; raises DeployError if the toolchain is not installed."""
-    return [str(find_interpreter(TOOLCHAIN)), "-I", str(PROGRAM)]
+    return answering([str(find_interpreter(TOOLCHAIN)), "-I"], PROGRAM)
 
 
 def on(name: str) -> Backend:
     """Return the backend of a chip; raises DeployError if none of that name is known."""
-    if name not in CHIPS:
-        raise DeployError(f"no chip {name!r}: choose one of {', '.join(CHIPS)}")
+    check_chip(name, CHIPS)
     return Backend(
         runtime=Runtime.ROCKCHIP,
         open=lambda path, _threads, _exact: RockchipRunner(path, name),
-        exact_options=lambda: None,
-        exact_in_8_bits=True,
         require=lambda: find_interpreter(TOOLCHAIN),
         takes_others=False,
         soc=name,

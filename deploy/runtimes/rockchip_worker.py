@@ -7,7 +7,6 @@ standard error, with the table of what it has made of each layer.
 
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,24 +119,21 @@ def _check(code: int, what: str) -> None:
         raise RuntimeError(f"{what} fails with code {code}")
 
 
-def main() -> None:
-    """Answer requests until there are no more; what libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    does: dict[str, Callable[..., dict[str, Any]]] = {
-        "open": open_,
-        "calibrate": calibrate,
-        "run": run,
-    }
-    for line in sys.stdin:
-        request = json.loads(line)
+def briefly(do: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Return what fails with the last line of an error alone: its libraries' have many."""
+
+    def done(**request: Any) -> dict[str, Any]:
         try:
-            answer = does[request.pop("do")](**request)
+            return do(**request)
         except Exception as error:  # its libraries raise what they like
             last = [part.strip() for part in str(error).splitlines() if part.strip()] or ["none"]
-            answer = {"error": last[-1]}
-        print(json.dumps(answer), file=answers, flush=True)
+            raise RuntimeError(last[-1]) from error
+
+    return done
 
 
-if __name__ == "__main__":
-    main()
+REQUESTS = {
+    "open": briefly(open_),
+    "calibrate": briefly(calibrate),
+    "run": briefly(run),
+}

@@ -1,13 +1,13 @@
 """What every runtime offers: a network that is ready to run, and what it made of the graph."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from deploy.calibration.preprocess import Float32Array
-from deploy.errors import GraphError
+from deploy.errors import DeployError, GraphError
 
 
 class Runtime(StrEnum):
@@ -90,12 +90,18 @@ class Backend:
 
     runtime: Runtime
     open: Callable[[Path, int | None, bool], Runner]
-    exact_options: Callable[[], str | None]
-    exact_in_8_bits: bool
     require: Callable[[], object]
+    exact_options: Callable[[], str | None] = lambda: None
+    exact_in_8_bits: bool = True
     takes_others: bool = True
     soc: str | None = None
     on: "Callable[[str], Backend] | None" = None
+
+
+def check_chip(name: str, known: Collection[str]) -> None:
+    """Refuse a chip that a runtime does not emulate; raises DeployError."""
+    if name not in known:
+        raise DeployError(f"no chip {name!r}: choose one of {', '.join(known)}")
 
 
 def cannot(verb: str, runtime: str, name: str, error: Exception) -> GraphError:

@@ -13,15 +13,23 @@ import numpy as np
 import onnx
 
 from deploy.calibration.preprocess import Float32Array
-from deploy.errors import DeployError
 from deploy.graph.carried import Carried, carried, with_old_ir
 from deploy.graph.graph import Graph
 from deploy.graph.metadata import CALIBRATION_TABLE, read_metadata
 from deploy.graph.reading import naming, read_graph
+from deploy.runtimes.remote import run_in
 from deploy.runtimes.restarted import RestartedWorker
-from deploy.runtimes.runner import Backend, Execution, Runner, Runtime, cannot, check_signature
+from deploy.runtimes.runner import (
+    Backend,
+    Execution,
+    Runner,
+    Runtime,
+    cannot,
+    check_chip,
+    check_signature,
+)
 from deploy.runtimes.sophgo_files import calibration_table, describe, read_profile
-from deploy.runtimes.worker import Worker, WorkerError
+from deploy.runtimes.worker import Worker, WorkerError, answering
 from deploy.toolchains.install import find_interpreter
 
 PROGRAM = Path(__file__).with_name("sophgo_worker.py")
@@ -104,13 +112,8 @@ class SophgoRunner:
         return describe(text, self._footprint, self._device)
 
     def _ask(self, what: str, image: Float32Array, **more: str) -> Float32Array:
-        given, got = (self._worker.folder / f"{name}.npy" for name in ("input", "output"))
-        np.save(given, image)
-        try:
-            self._worker.ask(RUN_SECONDS, do=what, image=str(given), result=str(got), **more)
-        except WorkerError as error:
-            raise cannot("run", self._worker.name, self.name, error) from None
-        found = np.asarray(np.load(got), dtype=np.float32)
+        found = run_in(self._worker, self.name, RUN_SECONDS, image, what, **more)
+        found = np.asarray(found, dtype=np.float32)
         return found[0] if found.ndim == 4 else found
 
 
@@ -179,18 +182,15 @@ def calibrate(fp32: Path, images: Sequence[Float32Array]) -> str:
 
 def command() -> list[str]:
     """Return what starts the worker; raises DeployError if the toolchain is not installed."""
-    return [str(find_interpreter(TOOLCHAIN)), "-I", str(PROGRAM)]
+    return answering([str(find_interpreter(TOOLCHAIN)), "-I"], PROGRAM)
 
 
 def on(name: str) -> Backend:
     """Return the backend of a chip; raises DeployError if none of that name is known."""
-    if name not in CHIPS:
-        raise DeployError(f"no chip {name!r}: choose one of {', '.join(CHIPS)}")
+    check_chip(name, CHIPS)
     return Backend(
         runtime=Runtime.SOPHGO,
         open=lambda path, _threads, _exact: SophgoRunner(path, name),
-        exact_options=lambda: None,
-        exact_in_8_bits=True,
         require=lambda: find_interpreter(TOOLCHAIN),
         takes_others=False,
         soc=name,

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,25 +118,10 @@ def _tool(folder: str, name: str, *arguments: str) -> None:
         raise RuntimeError(f"{name}: {(lines or ['it failed'])[-1]}")
 
 
-def main() -> None:
-    """Answer requests until there are no more; what libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    does: dict[str, Callable[..., dict[str, Any]]] = {
-        "compile": compile_,
-        "calibrate": calibrate,
-        "open": open_,
-        "run": run,
-        "simulate": simulate,
-    }
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = does[request.pop("do")](**request)
-        except Exception as error:  # its libraries raise what they like
-            answer = {"error": str(error)}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+REQUESTS = {
+    "compile": compile_,
+    "calibrate": calibrate,
+    "open": open_,
+    "run": run,
+    "simulate": simulate,
+}

@@ -1,7 +1,7 @@
 """A vendor's library in a process of its own: it may abort, hang or eat the memory, we do not.
 
 The program reads a request, one line of JSON, and answers by one line: ``{"error": text}`` where it
-fails. Arrays travel in files. It ends when its standard input does.
+fails (worker_loop.py). Arrays travel in files. It ends when its standard input does.
 """
 
 import json
@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from deploy.errors import DeployError
 
+LOOP = Path(__file__).with_name("worker_loop.py")
 LOG = "log.txt"
 SHOWN = 200  # characters of an error or of the log's last line
 GRACE_SECONDS = 5.0  # from the end of its answers to its own
@@ -111,6 +112,16 @@ class Worker:
         if code is not None and code < 0:
             return f"{self.name} crashed ({_signal_name(-code)}){said}"
         return f"{self.name} ended its process (exit code {code}){said}"
+
+
+def answering(python: Sequence[str], program: Path) -> list[str]:
+    """Return the command by which a program's requests are answered (worker_loop.py).
+
+    Args:
+        python: an interpreter, and the option by which no folder of ours is on its path.
+        program: has ``REQUESTS``, functions by name, and imports nothing of ours.
+    """
+    return [*python, str(LOOP), str(program)]
 
 
 def _read(stream: IO[str], answers: "queue.Queue[str]") -> None:

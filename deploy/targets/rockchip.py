@@ -1,15 +1,7 @@
 """Rockchip's NPUs: RK3566, RK3568, RK3576 and RK3588, by rknn-toolkit2."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-import onnx
-
 from deploy.calibration.preprocess import MEAN, STD
-from deploy.calibration.voc import Sample
-from deploy.graph.metadata import CALIBRATION_TABLE, read_metadata, set_metadata
 from deploy.graph.profile import Bias, Profile
-from deploy.graph.reading import read_graph
 from deploy.lint.rules import (
     CHANGED_SCALE,
     COMMON,
@@ -25,7 +17,7 @@ from deploy.runtimes.runner import Runtime
 from deploy.targets.accelerator import Accelerator, Bundled, Files, Part, Precision, Toolbox
 from deploy.targets.render import render
 from deploy.targets.sophgo import check_plain
-from deploy.targets.vendors import Read, VendorQuantizer
+from deploy.targets.vendors import VendorQuantizer, table_of
 
 START = (
     "`python3 build.py CHIP`, with rknn-toolkit2 2.5.0 (`deploy toolchain install rockchip "
@@ -63,14 +55,6 @@ def bundle(bundled: Bundled) -> Part:
     )
 
 
-def own_calibration(fp32: Path, int8: Path, samples: Sequence[Sample], read: Read) -> None:
-    """Write the float graph with the ranges of rknn-toolkit2's own calibration in its metadata."""
-    model = read_graph(fp32)
-    table = rockchip.calibrate(fp32, [read(sample) for sample in samples])
-    set_metadata(model, read_metadata(model) | {CALIBRATION_TABLE: table})
-    onnx.save(model, int8)
-
-
 ROCKCHIP = Accelerator(
     name="rockchip",
     runtime="Rockchip's NPU by rknn-toolkit2",
@@ -81,7 +65,7 @@ ROCKCHIP = Accelerator(
     executed_by=Runtime.ROCKCHIP,
     vendor=VendorQuantizer(
         label="rknn-toolkit2, its default (normal, per channel)",
-        quantize=own_calibration,
+        quantize=table_of(rockchip.calibrate),
         installed=rockchip.command,
     ),
     toolchains={"rockchip": Toolbox(title="Rockchip NPU (rknn-toolkit2)", write=bundle)},

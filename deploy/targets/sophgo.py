@@ -1,25 +1,17 @@
 """Sophgo's TPUs: BM1684X, BM1688 and CV186X, by tpu-mlir."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-import onnx
-
 from deploy.calibration.preprocess import MEAN, STD
-from deploy.calibration.voc import Sample
 from deploy.errors import DeployError
 from deploy.graph.carried import carried, with_old_ir
 from deploy.graph.graph import Graph
-from deploy.graph.metadata import CALIBRATION_TABLE, read_metadata, set_metadata
 from deploy.graph.profile import Bias, Profile
-from deploy.graph.reading import read_graph
 from deploy.lint.rules import CHANGED_SCALE, COMMON, FLOAT_BIAS, FLOAT_RESULT, WEIGHT_PER_CHANNEL
 from deploy.runtimes import sophgo
 from deploy.runtimes.runner import Runtime
 from deploy.runtimes.sophgo_files import calibration_table
 from deploy.targets.accelerator import Accelerator, Bundled, Files, Part, Toolbox
 from deploy.targets.render import render
-from deploy.targets.vendors import Read, VendorQuantizer
+from deploy.targets.vendors import VendorQuantizer, table_of
 
 START = (
     "`sh build.sh CHIP`, with tpu-mlir 1.30.2 (`deploy toolchain install sophgo`), makes "
@@ -95,14 +87,6 @@ def is_installed() -> bool:
     return True
 
 
-def own_calibration(fp32: Path, int8: Path, samples: Sequence[Sample], read: Read) -> None:
-    """Write the float graph with the table of tpu-mlir's own calibration in its metadata."""
-    model = read_graph(fp32)
-    table = sophgo.calibrate(fp32, [read(sample) for sample in samples])
-    set_metadata(model, read_metadata(model) | {CALIBRATION_TABLE: table})
-    onnx.save(model, int8)
-
-
 SOPHGO = Accelerator(
     name="sophgo",
     runtime="Sophgo's TPU by tpu-mlir",
@@ -113,7 +97,7 @@ SOPHGO = Accelerator(
     executed_by=Runtime.SOPHGO,
     vendor=VendorQuantizer(
         label="tpu-mlir, KL divergence, 5 images to tune",
-        quantize=own_calibration,
+        quantize=table_of(sophgo.calibrate),
         installed=sophgo.command,
     ),
     toolchains={

@@ -17,6 +17,7 @@ from deploy.calibration.preprocess import Float32Array
 from deploy.calibration.voc import Sample
 from deploy.errors import DeployError
 from deploy.graph.graph import Graph
+from deploy.graph.metadata import CALIBRATION_TABLE, read_metadata, set_metadata
 from deploy.graph.reading import read_graph
 
 Read = Callable[[Sample], Float32Array]  # an image as a network's input (1, 3, H, W)
@@ -42,6 +43,22 @@ class VendorQuantizer:
             raise DeployError(
                 f"{self.label} is not installed: run 'pip install {' '.join(missing)}'"
             )
+
+
+def table_of(calibrate: Callable[[Path, Sequence[Float32Array]], str]) -> Quantize:
+    """Return what writes the float graph with a compiler's own ranges in its metadata.
+
+    Args:
+        calibrate: (FP32 file, inputs) -> its table.
+    """
+
+    def quantize(fp32: Path, int8: Path, samples: Sequence[Sample], read: Read) -> None:
+        model = read_graph(fp32)
+        table = calibrate(fp32, [read(sample) for sample in samples])
+        set_metadata(model, read_metadata(model) | {CALIBRATION_TABLE: table})
+        onnx.save(model, int8)
+
+    return quantize
 
 
 class _Reader:
