@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 INSIST_SECONDS = 1.0
-SOON_SECONDS = 0.01
-# C++ calls what is in it and lets no exception through: one would abort the process.
-CALLED_BACK = "torch/_library/simple_registry.py"
-FRAMES = 5  # that may be between it and where a signal hits
+SOON_SECONDS = 0.001
+# torch's C++ calls these, and much of it lets no exception through: one aborts the process.
+CALLED_BACK = (
+    "torch/_compile.py",
+    "torch/_library/simple_registry.py",
+    "torch/_ops.py",
+    "torch/utils/_stats.py",
+)
 SIGNALS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Stopped by SIGTERM"}
 
 
@@ -61,13 +65,12 @@ def _stop(asked: list[int], number: int, frame: types.FrameType | None) -> None:
 
 
 def _raise_unless_called_back(number: int, frame: types.FrameType | None) -> None:
-    """Raise the stop; where C++ would abort of it, try again a moment later."""
-    inner = frame
-    for _ in range(FRAMES):
-        if inner is not None and inner.f_code.co_filename.endswith(CALLED_BACK):
+    """Raise the stop; where C++ may abort of it, try again a moment later."""
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(CALLED_BACK):
             signal.setitimer(signal.ITIMER_REAL, SOON_SECONDS, INSIST_SECONDS)
             return
-        inner = inner and inner.f_back
+        frame = frame.f_back
     raise Stopped(number)
 
 

@@ -109,16 +109,22 @@ def test_other_errors_of_finalizers_are_told(monkeypatch: pytest.MonkeyPatch) ->
     assert told == [ZeroDivisionError]
 
 
-def test_stop_where_no_exception_may_pass_waits_until_it_may() -> None:
-    # torch's dispatcher calls this file from C++, which aborts the process if anything is raised
-    source = "signal.raise_signal(signal.SIGTERM)\nfor _ in range(1000): pass\npassed.append(1)"
-    code = compile(source, f"/somewhere/{CALLED_BACK}", "exec")
+@pytest.mark.parametrize("file", CALLED_BACK)
+def test_stop_where_no_exception_may_pass_waits_until_it_may(file: str) -> None:
+    # torch's dispatcher calls these files from C++, which may abort the process of what is raised
+    code = compile("deep(20)\npassed.append(1)", f"/somewhere/{file}", "exec")
     passed: list[int] = []
     start = time.monotonic()
 
+    def deep(calls: int) -> None:
+        if calls:
+            return deep(calls - 1)
+        signal.raise_signal(signal.SIGTERM)
+        return time.sleep(0.1)
+
     def run() -> None:
         with stoppable():
-            exec(code, {"signal": signal, "passed": passed})
+            exec(code, {"deep": deep, "passed": passed})
             time.sleep(5)
 
     with pytest.raises(Stopped):

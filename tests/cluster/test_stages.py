@@ -119,7 +119,6 @@ def test_validation_has_the_same_results(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skip(reason="never run to its end yet: run it by hand before it is relied on")
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_whole_job_has_the_same_artifacts(dask: DaskProcesses, tmp_path: Path, seed: int) -> None:
