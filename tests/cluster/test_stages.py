@@ -149,6 +149,28 @@ def test_whole_job_has_the_same_artifacts(dask: DaskProcesses, tmp_path: Path, s
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("runtime", [Runtime.QNN, Runtime.NCNN])
+def test_emulated_accelerator_has_the_same_results(
+    dask: DaskProcesses, tmp_path: Path, runtime: Runtime
+) -> None:
+    pytest.importorskip({Runtime.QNN: "onnxruntime_qnn", Runtime.NCNN: "ncnn"}[runtime])
+    variant, root, out = "rf-lw-mbv2", tmp_path / "scenes", tmp_path / "out"
+    write_scenes(root, train=2, val=8, seed=4)
+    deploy.export(variant, out=out, input_size=(64, 96), voc_root=root)
+    options = {"voc_root": root, "out": out}
+    deploy.quantize([variant], target=[runtime.value], fp16=False, images=2, **options)
+
+    def run(cluster: str | None) -> Any:
+        return timeless(
+            deploy.validate([variant], runtime=runtime, cluster=cluster, force=True, **options)
+        )
+
+    one = run(None)
+    kill_later(dask, seed=2)
+    assert run(dask.address) == one
+
+
+@pytest.mark.long
 def test_ctrl_c_leaves_the_cluster_usable_and_the_next_run_goes_on(
     dask: DaskProcesses, tmp_path: Path
 ) -> None:
