@@ -36,3 +36,5 @@ class Profile:
     # Rewrites that change no result (deploy/quantize/rewrite.py), where they were measured faster.
     separable_pooling: bool = False  # a large max-pooling is one along the height, one the width
     direct_convolution: bool = False  # channels in the numbers that onnxruntime's kernels take
+    # One that rounds twice more, for a Resize that would leave the accelerator.
+    convolve_resizes: bool = False  # but for those that double exactly

@@ -10,6 +10,7 @@ from deploy.graph.activations import (
 from deploy.graph.graph import opset
 from deploy.graph.qdq import DEQUANTIZE, QUANTIZE, QdqGraph
 from deploy.lint.checked import Checked, Problems
+from deploy.runtimes.rockchip_graph import doubles
 
 # Operators that TensorRT computes in 8 bits, or carries Q/DQ across.
 TENSORRT_OPERATORS = {
@@ -185,17 +186,12 @@ def old_pooling(checked: Checked) -> Problems:
 
 
 def resizes_on_cpu(checked: Checked) -> Problems:
-    """Want every Resize to map corners onto corners with exactly twice the steps.
-
-    rknn-toolkit2 2.5.0 leaves others to the CPU (its table of layers), on all chips:
-    (out - 1) / (in - 1) = 2.
-    """
+    """Want every Resize to be one that rknn-toolkit2 leaves on the NPU."""
     shapes = checked.graph.shapes
     for node in checked.graph.model.graph.node:
         if node.op_type != "Resize":
             continue
         given, made = (shapes.get(name, ())[2:] for name in (node.input[0], node.output[0]))
-        pairs = list(zip(given, made, strict=False))
-        if not pairs or any(b - 1 != 2 * (a - 1) for a, b in pairs):
+        if len(given) != len(made) or not doubles(tuple(given), tuple(made)):
             sizes = " to ".join("x".join(map(str, each)) or "unknown" for each in (given, made))
             yield node.name, f"resizes {sizes} on the CPU"

@@ -129,8 +129,8 @@ SATURATED_BIAS = Rule(
 CPU_RESIZE = Rule(
     "cpu-resize",
     operators.resizes_on_cpu,
-    "export with an input size of 32 k + 1, such as 513, at which the network's Resizes double "
-    "exactly",
+    "quantize for rockchip, whose 8-bit Resizes are convolutions, or export with an input size of "
+    "32 k + 1, such as 513, at which the network's Resizes double exactly",
 )
 # Of ncnn.
 FLOAT_OPERANDS = Rule(

@@ -1,8 +1,9 @@
-"""Rewrites of a QDQ graph that change no result and save time where a profile asks for them.
+"""Rewrites of a QDQ graph that save time where a profile asks for them.
 
-Every value that a rewritten graph computes is the same sum of the same products in the same order,
-with zeros more, or the same maximum: in the integers of a runtime's 8-bit kernels, and in floats as
-well where a runtime computes in these between Q/DQ.
+All but that of Resizes (resize_convolution.py) change no result: every value that a rewritten graph
+computes is the same sum of the same products in the same order, with zeros more, or the same
+maximum: in the integers of a runtime's 8-bit kernels, and in floats as well where a runtime
+computes in these between Q/DQ.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ from deploy.graph.graph import Graph, attributes, with_nodes
 from deploy.graph.names import Names
 from deploy.graph.profile import Profile
 from deploy.quantize.direct_convolution import align_channels
+from deploy.quantize.resize_convolution import convolve_resizes
 
 SEPARABLE_KERNEL = 5  # of 3x3 windows, a second pass costs what fewer comparisons save
 
@@ -21,12 +23,15 @@ SEPARABLE_KERNEL = 5  # of 3x3 windows, a second pass costs what fewer compariso
 def rewrite(model: onnx.ModelProto, profile: Profile) -> onnx.ModelProto:
     """Return a QDQ graph for ``profile`` with the rewrites that make it faster there.
 
-    Its logits are bit for bit those of ``model`` in onnxruntime, optimized or not.
+    Its logits are bit for bit those of ``model`` in onnxruntime, optimized or not, but where
+    Resizes become convolutions.
     """
     if profile.separable_pooling:
         model = separate_pooling(model)
     if profile.direct_convolution:
         model = align_channels(model)
+    if profile.convolve_resizes:
+        model = convolve_resizes(model, profile.weight_max)
     return model
 
 

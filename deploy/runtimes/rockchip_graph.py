@@ -66,6 +66,14 @@ class _Regridding:
         return name
 
 
+def doubles(given: tuple[int, ...], made: tuple[int, ...]) -> bool:
+    """Say whether a Resize has exactly twice the steps between corners: others go to the CPU.
+
+    On all four chips, by the compiler's table of layers; corners lie on corners.
+    """
+    return bool(given) and all(b - 1 == 2 * (a - 1) for a, b in zip(given, made, strict=True))
+
+
 def layers(log: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield (operator, type of data, what computes it, name) of each layer in the compiler's log.
 

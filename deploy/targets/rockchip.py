@@ -59,7 +59,7 @@ ROCKCHIP = Accelerator(
     name="rockchip",
     runtime="Rockchip's NPU by rknn-toolkit2",
     source="rknn-toolkit2, 'User Guide' (QAT models); what rknn-toolkit2 2.5.0 makes of graphs",
-    profile=Profile(name="rockchip", weight_max=WEIGHT_MAX, bias=Bias.FLOAT),
+    profile=Profile(name="rockchip", weight_max=WEIGHT_MAX, bias=Bias.FLOAT, convolve_resizes=True),
     rules=(*COMMON, WEIGHT_PER_CHANNEL, WEIGHT_ROOM, FLOAT_BIAS, FLOAT_RESULT, CHANGED_SCALE),
     chips=dict.fromkeys(rockchip.CHIPS, (CPU_RESIZE,)),
     executed_by=Runtime.ROCKCHIP,

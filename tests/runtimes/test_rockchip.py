@@ -12,6 +12,7 @@ from toolchains import needs_rockchip
 from deploy.errors import DeployError, GraphError
 from deploy.graph.qdq import QdqGraph
 from deploy.lint.rules import check
+from deploy.quantize.rewrite import rewrite
 from deploy.runtimes import rockchip
 from deploy.runtimes.rockchip_graph import WEIGHT_MAX, layers, regridded
 from deploy.targets import find_profile, lint
@@ -92,14 +93,12 @@ def test_its_table_of_layers_is_read_to_its_end() -> None:
 
 
 def test_weights_that_would_be_rounded_again_and_resizes_on_the_cpu_are_found() -> None:
-    clean = quantized(refine_model(), [IMAGE], "rockchip")
-    assert not lint(clean, "rockchip")
-    (finding,) = lint(clean, "rockchip", "rk3588")
-    assert finding.rule == "cpu-resize"
+    clean = rewrite(quantized(refine_model(), [IMAGE], "rockchip"), ROCKCHIP.profile)
+    assert not lint(clean, "rockchip", "rk3588")
+    foreign = quantized(refine_model(), [IMAGE], "sophgo")
+    (finding,) = (f for f in lint(foreign, "rockchip", "rk3588") if f.rule == "cpu-resize")
     assert "x8" in finding.problem
-    found = check(
-        quantized(refine_model(), [IMAGE], "sophgo"), find_profile("rockchip"), ROCKCHIP.rules
-    )
+    found = check(foreign, find_profile("rockchip"), ROCKCHIP.rules)
     assert {each.rule for each in found} == {"weight-range"}
 
 
@@ -114,7 +113,7 @@ def test_what_it_cannot_do_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
 @needs_rockchip
 def test_the_simulator_computes_what_the_graph_says(tmp_path: Path) -> None:
-    model = quantized(refine_model(), [IMAGE], "rockchip")
+    model = rewrite(quantized(refine_model(), [IMAGE], "rockchip"), ROCKCHIP.profile)
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     runner = rockchip.RockchipRunner(path, "rk3588")
@@ -123,8 +122,10 @@ def test_the_simulator_computes_what_the_graph_says(tmp_path: Path) -> None:
     noise = np.square(expected[0] - found).sum()
     assert 10 * np.log10(np.square(expected).sum() / noise) > 25
     execution = runner.execution()
-    assert execution.integer_convolutions == 4
+    assert execution.integer_convolutions == 6  # two of them in place of the Resize
     assert not execution.float_convolutions
+    on_cpu = {operator for operator, _, unit, _ in runner.layers if unit == "CPU"}
+    assert on_cpu <= {"InputOperator", "OutputOperator"}
     assert execution.footprint is not None
     assert execution.footprint["context_bytes"] == runner.rknn.stat().st_size > 0
 

@@ -4,6 +4,7 @@
 that is asked lies below what was measured (docs/targets.md).
 """
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import deploy
 from deploy import models
 from deploy.calibration.scenes import write_scenes
 from deploy.runtimes.runner import Runtime
-from deploy.targets import int8_name, vendor_name
+from deploy.targets import Toolchain, int8_name, vendor_name
 from deploy.toolchains import check
+from deploy.toolchains.install import find_interpreter
 
 pytestmark = pytest.mark.long
 VARIANT = models.DEFAULT_VARIANT
@@ -77,6 +79,20 @@ def test_rockchips_simulator_follows_torch_better_than_with_its_own_quantizer(
     )
     results = measure(quantized, Runtime.ROCKCHIP)
     ours, own = results[int8_name("rockchip")], results[vendor_name("rockchip")]
-    assert ours["int8_convolutions"] == own["int8_convolutions"] == [78, 78]
+    assert ours["int8_convolutions"] == [84, 84]  # its three Resizes are two each
+    assert own["int8_convolutions"] == [78, 78]
     assert ours["agreement"] >= 0.975
     assert ours["sqnr_db"] >= max(26, own["sqnr_db"])
+
+
+@needs_k230
+def test_k230s_bundle_is_compiled_and_its_golden_image_simulated(
+    quantized: tuple[Path, Path],
+) -> None:
+    root, out = quantized
+    deploy.quantize([VARIANT], fp16=False, target="k230", images=16, voc_root=root, out=out)
+    folder = deploy.bundle(VARIANT, Toolchain.K230, out=out).path
+    command = [find_interpreter("k230"), "build.py"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "of the labels agree (90% are wanted)" in done.stdout
