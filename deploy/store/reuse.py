@@ -25,9 +25,11 @@ from deploy.graph.reading import read_graph
 
 SEAL = "stage_sha256"
 LIBRARIES = (
+    *("ai-edge-litert", "ai-edge-quantizer"),
     *("ncnn", "nncf", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-qnn", "onnxscript"),
     *("onnxsim", "openvino", "pillow", "torch"),
 )
+SOURCES = (".py", ".toml", ".txt")
 
 
 def stage_key(stage: str, **inputs: Any) -> str:
@@ -110,10 +112,18 @@ def _without_seal(entries: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def code_sha256() -> str:
-    """Return the SHA-256 of our own sources: a release's number stays while they change."""
+    """Return the SHA-256 of our own sources: a release's number stays while they change.
+
+    The records of toolchains are among them.
+    """
     root = Path(__file__).resolve().parent.parent
     packages = (root, root / "calibration", root / "models")  # two are links in a checkout
-    files = {path.resolve() for package in packages for path in package.rglob("*.py")}
+    files = {
+        path.resolve()
+        for package in packages
+        for path in package.rglob("*")
+        if path.suffix in SOURCES
+    }
     listing = sorted(f"{path.name} {file_sha256(path)}\n" for path in files)
     return _sha256("".join(listing).encode())
 
