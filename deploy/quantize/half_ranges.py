@@ -43,22 +43,49 @@ def measure_magnitudes(
     Raises:
         CalibrationError: a tensor has a NaN; infinity, as of a mask, is a magnitude.
     """
-    names = Names(graph.model)
-    tapped = onnx.ModelProto()
-    tapped.CopyFrom(graph.model)
-    del tapped.graph.output[:]
-    for name in tensors:
-        absolute, largest = names.get(f"{name}/absolute"), names.get(f"{name}/largest")
-        tapped.graph.node.append(helper.make_node("Abs", [name], [absolute]))
-        tapped.graph.node.append(helper.make_node("ReduceMax", [absolute], [largest], keepdims=0))
-        tapped.graph.output.append(helper.make_tensor_value_info(largest, TensorProto.FLOAT, []))
-    session = open_session(tapped)
-    del tapped
-    give_back()
-    found = np.zeros(len(tensors))
-    for image in images:
-        found = np.maximum(found, session.run(None, {graph.input.name: image}))  # keeps a NaN
-    for name, value in zip(tensors, found, strict=True):
+    meter = MagnitudeMeter(graph, tensors)
+    return largest(tensors, map(meter, images))
+
+
+class MagnitudeMeter:
+    """A float graph that gives the largest absolute value of each of some tensors.
+
+    Args:
+        graph: not changed.
+        tensors: names of float32 activations, of any rank.
+        threads: of onnxruntime; 0 takes one for each core.
+    """
+
+    def __init__(self, graph: Graph, tensors: Collection[str], threads: int = 0) -> None:
+        names = Names(graph.model)
+        tapped = onnx.ModelProto()
+        tapped.CopyFrom(graph.model)
+        del tapped.graph.output[:]
+        for name in tensors:
+            absolute, most = names.get(f"{name}/absolute"), names.get(f"{name}/largest")
+            tapped.graph.node.append(helper.make_node("Abs", [name], [absolute]))
+            tapped.graph.node.append(helper.make_node("ReduceMax", [absolute], [most], keepdims=0))
+            tapped.graph.output.append(helper.make_tensor_value_info(most, TensorProto.FLOAT, []))
+        self._input = graph.input.name
+        self._session = open_session(tapped, threads)
+        del tapped
+        give_back()
+
+    def __call__(self, image: Float32Array) -> Float32Array:
+        """Return them (tensors,) for an input float32 (1, 3, H, W)."""
+        return np.array(self._session.run(None, {self._input: image}), np.float32)
+
+
+def largest(tensors: Collection[str], found: Iterable[Float32Array]) -> dict[str, float]:
+    """Return the largest of each tensor's magnitudes (tensors,) over images, in any order.
+
+    Raises:
+        CalibrationError: one is a NaN.
+    """
+    most = np.zeros(len(tensors), np.float32)
+    for magnitudes in found:
+        most = np.maximum(most, magnitudes)  # keeps a NaN
+    for name, value in zip(tensors, most, strict=True):
         if np.isnan(value):
             raise CalibrationError(f"tensor {name} has NaN: the graph cannot be converted")
-    return dict(zip(tensors, found.tolist(), strict=True))
+    return dict(zip(tensors, most.tolist(), strict=True))

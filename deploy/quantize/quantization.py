@@ -37,6 +37,7 @@ from deploy.quantize.preparation import (
 )
 from deploy.quantize.recipe import Recipe
 from deploy.quantize.spread_levers import LeversOn
+from deploy.quantize.spread_magnitudes import measure_magnitudes_on
 from deploy.quantize.weights import ImprovedWeights, improve_weights
 from deploy.quantize.written import QuantizedGraph, Summary
 from deploy.runtimes.onnxruntime import OnnxRunner
@@ -136,6 +137,17 @@ def _magnitudes(prepared: Prepared, source: CalibrationSource | None) -> dict[st
     if source is None:
         return known | dict.fromkeys(lacking, math.nan)
     fit, label = prepared.calibration.key.fit, f"ranges {prepared.target.name}"
+    if prepared.cluster is not None:
+        return known | measure_magnitudes_on(
+            prepared.cluster,
+            graph,
+            lacking,
+            source,
+            fit,
+            SilentProgress(),
+            label,
+            prepared.target.folder,
+        )
     images = source.inputs(fit, graph.input_size, SilentProgress(), label)
     return known | measure_magnitudes(graph, lacking, images)
 

@@ -17,9 +17,15 @@ from dask_processes import DaskProcesses, wait_for
 from graphs import refine_model
 
 import deploy
+from deploy.calibration import Fit
 from deploy.calibration.scenes import write_scenes
+from deploy.graph.graph import Graph
+from deploy.progress import SilentProgress
+from deploy.quantize.calibration_source import CalibrationSource
 from deploy.quantize.gate import Gate
+from deploy.quantize.half_ranges import find_unmeasured, measure_magnitudes
 from deploy.quantize.recipe import Levers, RecipeName
+from deploy.quantize.spread_magnitudes import measure_magnitudes_on
 from deploy.runtimes.runner import Runtime
 
 pytestmark = pytest.mark.slow
@@ -99,6 +105,20 @@ def test_quantization_and_its_gate_have_the_same_bytes(
     assert [step["float_layers"] for step in gate["steps"]][:2] == [0, 1]
     kill_later(dask, seed=1)
     assert run(tmp_path / "many", str(dask.file)) == one
+
+
+def test_magnitudes_for_half_precision_are_the_same(
+    dask: DaskProcesses, graph: Path, voc_root: Path, tmp_path: Path
+) -> None:
+    source = CalibrationSource.find(voc_root, "train", 4)
+    measured = Graph(onnx.load(graph))
+    tensors = find_unmeasured(measured, [])
+    assert len(tensors) > 3
+    images = source.inputs(Fit.SQUASH, measured.input_size, SilentProgress(), "ranges")
+    one = measure_magnitudes(measured, tensors, images)
+    with dask.cluster() as cluster:
+        where = (cluster, measured, tensors, source, Fit.SQUASH, SilentProgress())
+        assert measure_magnitudes_on(*where, "ranges", tmp_path) == one
 
 
 @pytest.mark.parametrize("runtime", [Runtime.ONNXRUNTIME, Runtime.OPENVINO])
