@@ -82,7 +82,7 @@ def test_rockchips_simulator_follows_torch_better_than_with_its_own_quantizer(
     assert ours["int8_convolutions"] == [84, 84]  # its three Resizes are two each
     assert own["int8_convolutions"] == [78, 78]
     assert ours["agreement"] >= 0.975
-    assert ours["sqnr_db"] >= max(26, own["sqnr_db"])
+    assert ours["sqnr_db"] >= max(22, own["sqnr_db"] + 1)
 
 
 @needs_k230
