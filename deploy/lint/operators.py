@@ -192,6 +192,6 @@ def resizes_on_cpu(checked: Checked) -> Problems:
         if node.op_type != "Resize":
             continue
         given, made = (shapes.get(name, ())[2:] for name in (node.input[0], node.output[0]))
-        if len(given) != len(made) or not doubles(tuple(given), tuple(made)):
+        if not doubles(given, made):
             sizes = " to ".join("x".join(map(str, each)) or "unknown" for each in (given, made))
             yield node.name, f"resizes {sizes} on the CPU"

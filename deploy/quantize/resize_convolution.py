@@ -13,9 +13,10 @@ from onnx import helper
 
 from deploy.graph.graph import Graph, attributes, with_nodes
 from deploy.graph.names import Names
+from deploy.quantize.direct_convolution import Arrays
+from deploy.quantize.same_scale import requantize, same_quantization
 from deploy.runtimes.rockchip_graph import doubles
 
-Arrays = dict[str, NDArray[np.generic]]  # initializers by name
 TO_ROWS, TO_COLUMNS, BACK = (0, 2, 1, 3), (0, 3, 2, 1), (0, 2, 3, 1)
 
 
@@ -81,9 +82,7 @@ def _is_convolution(graph: Graph, node: onnx.NodeProto) -> bool:
     if node.op_type != "Resize":
         return False
     values = attributes(node)
-    before = graph.made_by(node.input[0], "DequantizeLinear")
-    after = graph.only_consumer(node.output[0], "QuantizeLinear")
-    if before is None or after is None or before.input[1:] != after.input[1:]:
+    if same_quantization(graph, node) is None:
         return False
     if values.get("mode") != b"linear":
         return False
@@ -134,9 +133,9 @@ class _Convolved:
         return self.add("Transpose", [x], what, perm=order)
 
     def requantized(self, x: str) -> str:
-        what = x.removeprefix(f"{self.node.output[0]}_")
-        q = self.add("QuantizeLinear", [x, *self.quantization], f"{what}_quantized")
-        return self.add("DequantizeLinear", [q, *self.quantization], f"{what}_dequantized")
+        self.made += requantize(x, x, self.quantization, self.names)
+        result: str = self.made[-1].output[0]
+        return result
 
     def convolved(self, x: str, given: int, made: int, what: str) -> str:
         q, scales = quantize_shares(shares(given, made), self.weight_max)

@@ -16,6 +16,7 @@ from deploy.graph.names import Names
 from deploy.graph.profile import Profile
 from deploy.quantize.direct_convolution import align_channels
 from deploy.quantize.resize_convolution import convolve_resizes
+from deploy.quantize.same_scale import requantize, same_quantization
 
 SEPARABLE_KERNEL = 5  # of 3x3 windows, a second pass costs what fewer comparisons save
 
@@ -53,9 +54,7 @@ def _is_separable(graph: Graph, node: onnx.NodeProto) -> bool:
     """Say whether a node is a large 8-bit max-pooling over two dimensions, and gives no indices."""
     if node.op_type != "MaxPool" or len(node.output) > 1:
         return False
-    before = graph.made_by(node.input[0], "DequantizeLinear")
-    after = graph.only_consumer(node.output[0], "QuantizeLinear")
-    if before is None or after is None or before.input[1:] != after.input[1:]:
+    if same_quantization(graph, node) is None:
         return False
     kernel = attributes(node)["kernel_shape"]
     return len(kernel) == 2 and min(kernel) >= SEPARABLE_KERNEL
@@ -67,16 +66,8 @@ def _pool_twice(graph: Graph, node: onnx.NodeProto, names: Names) -> list[onnx.N
     parameters = graph.producers[node.input[0]].input[1:]
     first, second = _along(node, 0), _along(node, 1)
     first.name, first.output[0] = names.get(f"{node.name}/rows"), names.get(f"{name}_float")
-    quantized, second.input[0] = names.get(f"{name}_quantized"), names.get(f"{name}_dequantized")
-    quantize, dequantize = (
-        helper.make_node(
-            op_type, [source, *parameters], [result], name=names.get(f"{result}/{op_type}")
-        )
-        for op_type, source, result in (
-            ("QuantizeLinear", first.output[0], quantized),
-            ("DequantizeLinear", quantized, second.input[0]),
-        )
-    )
+    quantize, dequantize = requantize(first.output[0], name, parameters, names)
+    second.input[0] = dequantize.output[0]
     return [first, quantize, dequantize, second]
 
 

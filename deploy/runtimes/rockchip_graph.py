@@ -71,7 +71,8 @@ def doubles(given: tuple[int, ...], made: tuple[int, ...]) -> bool:
 
     On all four chips, by the compiler's table of layers; corners lie on corners.
     """
-    return bool(given) and all(b - 1 == 2 * (a - 1) for a, b in zip(given, made, strict=True))
+    is_known = 0 < len(given) == len(made)
+    return is_known and all(b - 1 == 2 * (a - 1) for a, b in zip(given, made, strict=True))
 
 
 def layers(log: str) -> Iterator[tuple[str, str, str, str]]:
