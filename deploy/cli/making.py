@@ -110,6 +110,13 @@ def train_(
             metavar="N", help="With --teacher: the encoder's first N stages alone learn; 0: all."
         ),
     ] = 0,
+    embed: Annotated[
+        bool,
+        typer.Option(
+            "--embed",
+            help="With --teacher rf-lw-mbv2: a ResNet's layer2 to layer4 start as its blocks.",
+        ),
+    ] = False,
     label_weight: Annotated[
         float, typer.Option(min=0, help="With --teacher: of what the masks say.")
     ] = 1.0,
@@ -175,6 +182,7 @@ def train_(
         init=init,
         teacher=parse_teacher(teacher),
         stages=stages,
+        embed=embed,
         label_weight=label_weight,
         resume=resume,
         validation=tuple(DataRoot(root=root, split="val") for root in validate or []),

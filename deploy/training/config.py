@@ -99,6 +99,7 @@ class TrainConfig:
     retain: float = 0.0  # weight of staying close to init's answers on the data that says retain
     teacher: TeacherChoice | None = None  # imitated; its decoder is taken over (models.transfer)
     stages: int = 0  # with a teacher: only the encoder's first N learn, from its features; 0: all
+    embed: bool = False  # layer2 to layer4 of a ResNet start as a MobileNetV2 teacher's blocks
     label_weight: float = 1.0  # with a teacher: of the masks' cross-entropy
     freeze_statistics: bool = True  # of batch normalization; its scale and shift are learnt anyway
     dropout: bool = True  # the network's own; with data in plenty it only slows learning down
@@ -132,6 +133,9 @@ class TrainConfig:
             ),
             "stages need a teacher, whose features they learn from": (
                 self.stages > 0 and self.teacher is None
+            ),
+            "embed needs a ResNet, and a teacher with MobileNetV2, whose blocks it takes": (
+                self.embed and not self._can_embed()
             ),
             f"label_weight is {self.label_weight}: it must not be negative": not (
                 0 <= self.label_weight < math.inf
@@ -180,6 +184,13 @@ class TrainConfig:
         for problem, applies in problems.items():
             if applies:
                 raise TrainError(f"training: {problem}")
+
+    def _can_embed(self) -> bool:
+        own = VARIANTS.get(self.variant)
+        teacher = VARIANTS.get(self.teacher.variant) if self.teacher else None
+        if own is None or teacher is None:
+            return False
+        return own.depth is not None and teacher.network == "MobileRefineNet"
 
 
 def _is_available(device: str) -> bool:

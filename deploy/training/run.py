@@ -18,11 +18,13 @@ from deploy.calibration.voc import CLASSES, Sample, read_sample
 from deploy.errors import DeployError
 from deploy.models import build, count_classes, read_class_names
 from deploy.models.checkpoint import read_state_dict
+from deploy.models.embedding import embed
 from deploy.models.initialize import decoder_keys, initialize
+from deploy.models.refinenet import MobileRefineNet, RefineNet
 from deploy.models.transfer import take_over
 from deploy.store.files import replacing
 from deploy.training.config import Status, TrainConfig, TrainError
-from deploy.training.data import Batch
+from deploy.training.data import Batch, Batches
 from deploy.training.imitation import Answer, answer, classes_of, imitation_losses, load_teacher
 from deploy.training.modes import (
     autocast_dtype,
@@ -35,6 +37,7 @@ from deploy.validate.classes import check_same_classes
 from deploy.validate.metrics import ConfusionMatrix
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs; also readable as a checkpoint
+EMBEDDING_PIXELS = 192 * 256**2  # of the images from which the teacher's blocks are fitted
 WEIGHTS = "weights.safetensors"  # the parameters after the last step
 
 
@@ -90,10 +93,22 @@ class Run:
         whole = config.init is not None and not decoder_keys(self.network).isdisjoint(
             read_state_dict(config.init)
         )
-        if self.teacher is None or config.teacher is None or whole:
+        if self.teacher is None or config.teacher is None:
             return source
-        taken = take_over(self.network, self.teacher)
-        return f"{source}, {taken} of {config.teacher.variant}"
+        if not whole:
+            source += f", {take_over(self.network, self.teacher)} of {config.teacher.variant}"
+        if config.embed:
+            source += f", its blocks in {self._embed(self.teacher)}"
+        return source
+
+    def _embed(self, teacher: nn.Module) -> str:
+        """Write the teacher's blocks into the network, with samples of its own; see models."""
+        assert isinstance(self.network, RefineNet)
+        assert isinstance(teacher, MobileRefineNet)
+        config = self.config
+        count = math.ceil(EMBEDDING_PIXELS / config.augmentation.crop**2)
+        images = Batches(config.data, config.augmentation, count, config.seed).batch(0).images
+        return embed(self.network, teacher, images)
 
     def _start(self) -> nn.Module:
         """Return the network as it was before training; its answers must be of the same classes."""

@@ -267,20 +267,20 @@ def test_random_parameters_are_called_random_and_have_no_accuracy(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    common = ["rf-lw50", "--out", str(tmp_path / "a")]
+    common = ["rf-lw-nasnet", "--out", str(tmp_path / "a")]
     data = ["--voc-root", str(voc_root)]
     code, out, _ = run_main(["export", *common, "--input-size", "64"], monkeypatch, capsys)
     assert "weights: random" in out
     run_main(["quantize", *common, *data, "--int8", "--images", "2"], monkeypatch, capsys)
     code, out, _ = run_main(["validate", *common, *data], monkeypatch, capsys)
-    rows = [line for line in out.splitlines() if line.startswith(" rf-lw50")]
+    rows = [line for line in out.splitlines() if line.startswith(" rf-lw-nasnet")]
     assert code == 0
     assert len(rows) == 3
     assert all(row.split()[2:5] == ["random", "–", "–"] for row in rows)  # no mIoU, no drop
     code, out, _ = run_main(["report", "--out", str(tmp_path / "a")], monkeypatch, capsys)
     assert "random: seeded random parameters, which have no accuracy" in out
     content = json.loads((tmp_path / "a" / "report" / "report.json").read_text())
-    results = content["variants"]["rf-lw50"]["results"]
+    results = content["variants"]["rf-lw-nasnet"]["results"]
     assert [figures["miou"] for figures in results.values()] == [None] * 3
     assert results["int8"]["cosine"] > 0.9
 

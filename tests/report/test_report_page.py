@@ -64,7 +64,7 @@ def artifacts(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("artifacts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_HOME", str(out / "no-torch"))
-        for name in (VARIANT, "rf-lw50"):
+        for name in (VARIANT, "rf-lw-nasnet"):
             deploy.export(name, input_size=SIZE, out=out)
             deploy.quantize([name], fp16=False, images=2, recipe=PLAIN, voc_root=voc, out=out)
         deploy.quantize([VARIANT], int8=False, fp16_sqnr=0, images=2, voc_root=voc, out=out)
@@ -90,7 +90,7 @@ def read(artifacts: Path) -> Any:
 def test_report_of_the_real_pipeline_is_as_the_schema_says(artifacts: Path) -> None:
     content = read(artifacts)
     jsonschema.validate(content, SCHEMA)
-    trained, random = (content["variants"][name] for name in (VARIANT, "rf-lw50"))
+    trained, random = (content["variants"][name] for name in (VARIANT, "rf-lw-nasnet"))
     assert list(trained["results"]) == ["torch", "fp32", "fp16", "int8", "int8-tensorrt"]
     assert trained["layers"]["images"] == 4
     assert len(trained["layers"]["layers"]) == 109  # 78 convolutions and 31 sums
@@ -118,7 +118,7 @@ def test_examples_are_the_images_that_differ_most(artifacts: Path) -> None:
     assert sum(shares) <= 5 * everywhere + 1e-9
     folder = artifacts / VARIANT / "examples"
     assert len(list(folder.iterdir())) == 4 * 5
-    assert not (artifacts / "rf-lw50" / "examples").exists()
+    assert not (artifacts / "rf-lw-nasnet" / "examples").exists()
 
 
 def test_report_needs_no_graphs_and_no_data(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

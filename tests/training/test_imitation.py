@@ -168,6 +168,28 @@ def test_a_decoder_of_init_is_kept(data: Path, tmp_path: Path) -> None:
     assert run.source == f"all parameters of {first}"
 
 
+def test_a_resnet_may_start_with_the_blocks_of_a_mobilenet(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(imitating(data, tmp_path / "first", stages=1))
+    monkeypatch.setattr("deploy.training.run.EMBEDDING_PIXELS", 12 * 32**2)
+    changes: dict[str, Any] = {"init": first, "freeze_statistics": True}
+    plain = Run(imitating(data, tmp_path / "run", **changes))
+    run = Run(imitating(data, tmp_path / "run", **changes, embed=True))
+    assert run.source is not None
+    assert run.source.startswith(f"all parameters of {first}, its blocks in layer2 0.")
+    images = Batches((DataRoot(root=data),), Augmentation(size=64, crop=32), 12, 0).batch(0).images
+    teacher = load_teacher(TEACHER)
+    with torch.inference_mode():
+        wanted = answer(teacher, images, 0)
+        near, far = (
+            imitation_losses(answer(network.eval(), images, 0), wanted)
+            for network in (run.network, plain.network)
+        )
+    assert torch.equal(near["1/4"], far["1/4"])  # the first stage is what it was
+    assert near["1/8"] < 0.7 < far["1/8"]
+
+
 # refusals
 
 
@@ -185,6 +207,9 @@ def test_a_teacher_without_parameters_is_refused(
         ({"teacher": None, "data": "photographs"}, "need a teacher"),
         ({"teacher": TeacherChoice(variant="vgg")}, "'vgg': choose one of"),
         ({"teacher": None, "stages": 2}, "stages need a teacher"),
+        ({"embed": True, "teacher": None}, "embed needs a ResNet, and a teacher with MobileNetV2"),
+        ({"embed": True, "variant": "rf-lw-nasnet"}, "embed needs a ResNet"),
+        ({"embed": True, "teacher": TeacherChoice(variant="rf-lw50")}, "embed needs a ResNet"),
         ({"stages": 5}, "stages is 5: 1 to 4, or 0"),
         ({"augmentation": Augmentation(size=64, crop=34)}, "crop is 34: .* a multiple of 4"),
         ({"label_weight": -1.0}, "label_weight is -1.0"),

@@ -45,7 +45,7 @@ def test_the_checkpoint_says_how_many_classes_there_are(tmp_path: Path) -> None:
     assert models.count_classes(module.state_dict()) == 5
     with pytest.raises(ModelError, match=r"five\.safetensors has 5 classes, but the data has 4"):
         models.build_with_weights(VARIANT, path, num_classes=4)
-    module, source = models.build_with_weights("rf-lw50", num_classes=4)
+    module, source = models.build_with_weights("rf-lw101", num_classes=4)
     assert source.kind == "random"
     assert models.count_classes(module.state_dict()) == 4
 
