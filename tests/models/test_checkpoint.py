@@ -341,14 +341,18 @@ def test_build_with_weights_loads_the_given_file(tmp_path: Path) -> None:
     assert state_dict_hash(loaded) == state_dict_hash(module)
 
 
+@pytest.mark.parametrize(
+    ("variant_id", "stored_as"), [("rf-lw-mbv2", None), ("rf-lw50", "float16")]
+)
 def test_shipped_weights_load_strictly_and_are_found(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    variant_id: str, stored_as: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    module, source = build_with_weights("rf-lw-mbv2")
-    path = SHIPPED / "rf-lw-mbv2.safetensors"
-    assert source == WeightsSource(kind="repository", path=path)
-    again = build("rf-lw-mbv2")
+    module, source = build_with_weights(variant_id)
+    path = SHIPPED / f"{variant_id}.safetensors"
+    assert source == WeightsSource(kind="repository", path=path, stored_as=stored_as)
+    assert path.stat().st_size < 56e6
+    again = build(variant_id)
     load_checkpoint(again, path)
     assert state_dict_hash(again) == state_dict_hash(module)
 

@@ -91,17 +91,16 @@ class FirstStage(nn.Module):
 @pytest.fixture(scope="module")
 def scenes() -> Tensor:
     pictures = []
-    for index in range(6):
+    for index in range(4):
         jpeg, _ = draw_scene(seed=4, split="train", index=index)
         picture = np.asarray(Image.open(io.BytesIO(jpeg)).resize((160, 128)))
         pictures.append(torch.from_numpy(normalize(picture)))
     return torch.cat(pictures)
 
 
-@pytest.mark.parametrize("variant", ["rf-lw50", "rf50"])
-def test_the_features_start_as_the_teachers(variant: str, scenes: Tensor) -> None:
+def test_the_features_start_as_the_teachers(scenes: Tensor) -> None:
     teacher, _ = build_with_weights("rf-lw-mbv2", None)
-    student = build(variant)
+    student = build("rf50")  # whose dimension reductions are 3x3
     fill_random(student, 1)
     assert isinstance(teacher.eval(), MobileRefineNet)
     assert isinstance(student, RefineNet)
