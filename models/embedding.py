@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deploy.models.fitting import RIDGE, least_squares, pursue, unexplained
 from deploy.models.mobilenetv2 import InvertedResidual
 from deploy.models.refinenet import MobileRefineNet, RefineNet
 from deploy.models.resnet import Bottleneck
 
 OFFSET = 4.0  # standard deviations that a feature may be below its mean before the ReLU cuts it
-RIDGE = 1e-2  # of the least squares, relative to the regressors' mean variance
-READING_RIDGE = 1e-1  # the same where a whole stage's channels are the regressors
+READING_RIDGE = 1e-1  # of the least squares on all channels of a stage, for RIDGE
 CONSTANT = 0  # the channel of each stage that is 1 everywhere; convolutions have no biases
 # of the teacher: layers behind one another whose blocks become those of layer2, layer3, layer4
 TEACHER_LAYERS = ((4,), (5, 6), (7, 8))
@@ -80,7 +80,9 @@ def embed(network: RefineNet, teacher: MobileRefineNet, images: Tensor) -> str:
         student = [*network.get_submodule(f"layer{stage}").children()]
         x, signals = _embed_stage(student, blocks, signals, x)
         _reduce(network, teacher, 5 - stage, signals)
-        errors = [_unexplained(signals[layer], x, known[layer - 3]) for layer in layers]
+        errors = [
+            float(unexplained(_read(signals[layer], x), known[layer - 3])) for layer in layers
+        ]
         words.append(f"layer{stage} " + " and ".join(f"{error:.2f}" for error in errors))
     return ", ".join(words)
 
@@ -294,41 +296,6 @@ def _choose(
     return (weight[order], bias[order]), (kernel[order], shift[order])
 
 
-def pursue(rows: Tensor, target: Tensor, count: int) -> list[int]:
-    """Return the columns of ``rows`` (n, k) that tell most of ``target`` (n, m), best first.
-
-    Orthogonal matching pursuit on all outputs at once: each choice is the column that lowers the
-    squared error most, given those before it.
-    """
-    rows = rows - rows.mean(0)
-    gram, product = (rows.T @ rows).double(), (rows.T @ (target - target.mean(0))).double()
-    left = gram.diagonal().clone()  # variance that the chosen columns do not tell
-    floor = RIDGE * float(left.mean()) + 1e-12
-    factor = gram.new_zeros(len(gram), min(count, len(gram)))  # Cholesky's, of the chosen columns
-    chosen: list[int] = []
-    for k in range(factor.shape[1]):
-        gain = product.square().sum(1) / (left + floor)
-        gain[chosen] = -1.0
-        best = int(gain.argmax())
-        chosen.append(best)
-        column = gram[:, best] - factor[:, :k] @ factor[best, :k]
-        factor[:, k] = column / (column[best] + floor).sqrt()
-        left -= factor[:, k].square()
-        product -= factor[:, k, None] * (product[best] / (column[best] + floor).sqrt())
-    return chosen
-
-
-def least_squares(rows: Tensor, target: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:
-    """Return weight (m, k) and bias (m,) of the fit of ``target`` (n, m) by ``rows`` (n, k)."""
-    mean, middle = rows.mean(0), target.mean(0)
-    centred = rows - mean
-    gram = (centred.T @ centred).double()
-    gram.diagonal().add_(ridge * float(gram.diagonal().mean()) + 1e-12)
-    product = (centred.T @ (target - middle)).double()
-    weight = torch.linalg.solve(gram, product).T.float()
-    return weight, middle - weight @ mean
-
-
 def _fit_reading(x: Tensor, feature: Tensor, ridge: float = RIDGE) -> Signal:
     return Signal(*least_squares(_rows(x), _rows(feature), ridge))
 
@@ -359,8 +326,3 @@ def _deviation(feature: Tensor) -> Tensor:
 
 def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _unexplained(signal: Signal, x: Tensor, feature: Tensor) -> float:
-    spread = (feature - feature.mean((0, 2, 3), keepdim=True)).square().sum()
-    return float((_read(signal, x) - feature).square().sum() / spread)

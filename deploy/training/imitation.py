@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deploy.models import build_with_weights, count_classes
+from deploy.models.fitting import unexplained
 from deploy.models.transfer import reduction_names
 from deploy.training.config import TeacherChoice
 
@@ -77,17 +78,6 @@ def _first_features(network: nn.Module, images: Tensor, stages: int) -> Iterator
 
 def _total(outputs: list[Tensor]) -> Tensor:
     return torch.stack(outputs).sum(0) if len(outputs) > 1 else outputs[0]
-
-
-def unexplained(found: Tensor, wanted: Tensor) -> Tensor:
-    """Return the share of the teacher's variance that is not met: 0 is equal, 1 no better than 0.
-
-    Features are compared in the channels that both have, the leading ones.
-    """
-    channels = min(found.shape[1], wanted.shape[1])
-    found, wanted = found[:, :channels].float(), wanted[:, :channels].float()
-    spread = (wanted - wanted.mean((0, 2, 3), keepdim=True)).square().sum()
-    return (found - wanted).square().sum() / spread.clamp_min(1e-12)
 
 
 def divergence(found: Tensor, wanted: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from deploy.calibration.preprocess import normalize
 from deploy.calibration.scenes.dataset import draw_scene
 from deploy.models import build, build_with_weights
 from deploy.models.checkpoint import fill_random
-from deploy.models.embedding import Block, embed, groups_of, least_squares, pursue
+from deploy.models.embedding import Block, embed, groups_of
+from deploy.models.fitting import least_squares, pursue, unexplained
 from deploy.models.refinenet import MobileRefineNet, RefineNet
 from deploy.models.transfer import take_over
-from deploy.training.imitation import answer, unexplained
+from deploy.training.imitation import answer
 
 
 def block(hidden: int, reads: int, writes: int) -> Block:

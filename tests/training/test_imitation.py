@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from deploy.calibration.errors import DataError
+from deploy.models.fitting import unexplained
 from deploy.models.initialize import decoder_keys
 from deploy.training.config import (
     Augmentation,
@@ -22,7 +23,6 @@ from deploy.training.imitation import (
     divergence,
     imitation_losses,
     load_teacher,
-    unexplained,
 )
 from deploy.training.run import CHECKPOINT, Run
 from deploy.training.train import train
