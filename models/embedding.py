@@ -5,9 +5,10 @@ bottleneck's narrow channels can be those of an inverted residual, the ones that
 output, and its last convolution is fitted to the teacher's output by least squares on what they
 give in the new network (He, Zhang and Sun, Channel Pruning, arXiv 1707.06168; the choice is
 orthogonal matching pursuit). The teacher's blocks are linear at their ends where a ResNet has a
-ReLU: its features stand in the leading channels normalized and OFFSET above zero. Of the rest of a
-stage's channels the shortcut's convolution, at random, makes further features, to which residuals
-add nothing at first.
+ReLU: its features stand in the leading channels, each from 0 to SPAN, so that one scale for all of
+them has steps for each when activations are rounded to 8 bits. Of the rest of a stage's channels
+the shortcut's convolution, at random, makes further features, to which residuals add nothing at
+first.
 """
 
 from collections.abc import Sequence
@@ -24,9 +25,10 @@ from deploy.models.mobilenetv2 import InvertedResidual
 from deploy.models.refinenet import MobileRefineNet, RefineNet
 from deploy.models.resnet import Bottleneck
 
-OFFSET = 4.0  # standard deviations that a feature may be below its mean before the ReLU cuts it
+SPAN = 8.0  # what a feature's channel ranges over
+BELOW = 4.0  # standard deviations below its mean at which the ReLU may cut a feature
 READING_RIDGE = 1e-1  # of the least squares on all channels of a stage, for RIDGE
-CONSTANT = 0  # the channel of each stage that is 1 everywhere; convolutions have no biases
+CONSTANT = 0  # the channel of each stage that is SPAN everywhere; reductions have no biases
 # of the teacher: layers behind one another whose blocks become those of layer2, layer3, layer4
 TEACHER_LAYERS = ((4,), (5, 6), (7, 8))
 
@@ -156,29 +158,36 @@ def _slots(blocks: Sequence[Block], channels: int) -> tuple[dict[int, slice], di
     """Return where each feature stands, and how it is read; a constant is in front."""
     slots: dict[int, slice] = {}
     signals, start = {}, CONSTANT + 1
-    for block in blocks:
-        size = block.wanted.shape[1]
-        if block.writes not in slots:
-            slots[block.writes] = slice(start, start + size)
-            start += size
-        last = block.wanted  # of the blocks that write there the last decides the scale
-        mean, deviation = last.mean((0, 2, 3)), last.std((0, 2, 3))
-        weight = torch.zeros(size, channels)
-        weight[:, slots[block.writes]] = torch.diag(deviation)
-        signals[block.writes] = Signal(weight, mean - OFFSET * deviation)
+    for layer in dict.fromkeys(block.writes for block in blocks):
+        low, high = _limits([block.wanted for block in blocks if block.writes == layer])
+        slots[layer] = slice(start, start + len(low))
+        start += len(low)
+        weight = torch.zeros(len(low), channels)
+        weight[:, slots[layer]] = torch.diag((high - low) / SPAN)
+        signals[layer] = Signal(weight, low)
     return slots, signals
 
 
+def _limits(features: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return each channel's least and largest value, without tails far below the mean."""
+    low = [
+        torch.maximum(x.amin((0, 2, 3)), x.mean((0, 2, 3)) - BELOW * x.std((0, 2, 3)))
+        for x in features
+    ]
+    high = [x.amax((0, 2, 3)) for x in features]
+    return torch.stack(low).amin(0), torch.stack(high).amax(0)
+
+
 def _prepare_shortcut(bottleneck: Bottleneck, slots: dict[int, slice], x: Tensor) -> None:
-    """Let the first shortcut put out 1, OFFSET in the slots, and behind those what is random."""
+    """Let the first shortcut put out SPAN, 0 in the slots, and behind those what is random."""
     assert isinstance(bottleneck.downsample, nn.Sequential)
     convolution, norm = bottleneck.downsample
     assert isinstance(norm, nn.BatchNorm2d)
     _normalize(norm, convolution(x))
     stop = max(place.stop for place in slots.values())
     norm.weight[:stop] = 0.0
-    norm.bias[:stop] = OFFSET
-    norm.bias[CONSTANT] = 1.0
+    norm.bias[:stop] = 0.0
+    norm.bias[CONSTANT] = SPAN
 
 
 def _normalize(norm: nn.BatchNorm2d, x: Tensor, start: int = 0) -> None:
@@ -309,7 +318,7 @@ def _reduce(
     for layer, signal in signals.items():
         kernel = teacher.get_parameter(f"conv{layer}.weight")[:, :, 0, 0]
         weight = kernel @ signal.weight
-        weight[:, CONSTANT] += kernel @ signal.bias
+        weight[:, CONSTANT] += kernel @ signal.bias / SPAN
         total = total + weight
     middle = target.shape[2] // 2  # RefineNet's own has 3x3 kernels
     target[: len(total)] = 0.0

@@ -117,6 +117,10 @@ def train_(
             help="With --teacher rf-lw-mbv2: a ResNet's layer2 to layer4 start as its blocks.",
         ),
     ] = False,
+    keep_zeros: Annotated[
+        bool,
+        typer.Option("--keep-zeros", help="Zeros of kernels stay zero: those that --embed leaves."),
+    ] = False,
     label_weight: Annotated[
         float, typer.Option(min=0, help="With --teacher: of what the masks say.")
     ] = 1.0,
@@ -183,6 +187,7 @@ def train_(
         teacher=parse_teacher(teacher),
         stages=stages,
         embed=embed,
+        keep_zeros=keep_zeros,
         label_weight=label_weight,
         resume=resume,
         validation=tuple(DataRoot(root=root, split="val") for root in validate or []),

@@ -37,6 +37,9 @@ def simplify_onnx(model: onnx.ModelProto) -> SimplifiedGraph:
         GraphError: onnxsim failed.
         ExportError: the simplified graph computes something else.
     """
+    image = seeded_image(Graph(model).input_size)
+    before = OnnxRunner(model)(image)
+    give_back()
     try:
         simplified, checked = _simplified(model)
     except Exception as error:  # onnxsim raises what its C++ core throws
@@ -47,10 +50,9 @@ def simplify_onnx(model: onnx.ModelProto) -> SimplifiedGraph:
     set_metadata(simplified, read_metadata(model))  # onnxsim adds its own settings
     simplified = with_node_names(canonical(simplified))
     onnx.checker.check_model(simplified)
-    image = seeded_image(Graph(simplified).input_size)
-    before = OnnxRunner(model)(image)
     give_back()
     after = OnnxRunner(simplified)(image)
+    give_back()
     return SimplifiedGraph(
         model=simplified,
         ops_before=count_ops(model),

@@ -103,6 +103,19 @@ def without_large_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def inferred_values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the type and shape of every activation, inputs first, as far as onnx infers them.
+
+    Raises:
+        Exception: what onnx raises where they contradict each other.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    # onnx holds what it is given three times over, for seconds where that is large
+    graph = onnx.shape_inference.infer_shapes(without_large_constants(model)).graph
+    values = [*graph.input, *graph.value_info, *graph.output]
+    return [value for value in values if value.name not in weights]
+
+
 @contextmanager
 def giving(model: onnx.ModelProto, tensors: Iterable[str]) -> Iterator[onnx.ModelProto]:
     """Enclose work on a model with other outputs, without a copy of it; they get no type."""
@@ -156,11 +169,11 @@ class Graph:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Static shape of every activation that has one."""
         try:
-            inferred = onnx.shape_inference.infer_shapes(self.model).graph
+            values = inferred_values(self.model)
         except Exception as error:  # onnx's C++ core raises what it likes
             raise GraphError(f"the graph's shapes contradict each other: {error}") from None
         shapes = {}
-        for value in [*inferred.input, *inferred.value_info, *inferred.output]:
+        for value in values:
             dims = value.type.tensor_type.shape.dim
             if value.type.tensor_type.HasField("shape") and all(d.dim_value > 0 for d in dims):
                 shapes[value.name] = tuple(d.dim_value for d in dims)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.graph.graph import Graph
+from deploy.graph.graph import Graph, inferred_values
 from deploy.graph.names import Names
 
 # Their results are values of their inputs (or of constants that are halves): nothing to round.
@@ -33,10 +33,8 @@ def has_half(model: onnx.ModelProto) -> bool:
 
 def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a float32 graph that rounds wherever ``model`` holds a float16 activation."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    values = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+    values = inferred_values(model)
     half = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
-    del inferred, values  # a large network's parameters are held as seldom as can be
     graph = Graph(model)
     emulated = onnx.ModelProto()
     emulated.CopyFrom(model)

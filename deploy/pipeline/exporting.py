@@ -100,6 +100,7 @@ def export(
                 del model
                 give_back()
                 difference = compare_with_torch(simplified.logits, module, input_size)
+                give_back()
                 sealed = seal_graph(simplified.model, key)
                 write_whole(target.fp32, sealed.SerializeToString(deterministic=True))
         wrapped = write_wrapped(target.fp32, interface or Interface())

@@ -22,7 +22,7 @@ from deploy.validate.protocol import Protocol
 SCENES = Path("data/scenes")
 SCENES_SEED = 2  # the parameters that ship were not trained on it
 SCENES_COUNT = 100  # in each split
-RANDOM_IMAGES = 4  # that show how closely graphs of random parameters follow torch
+RANDOM_IMAGES = 2  # that show how closely graphs of random parameters follow torch
 
 
 def export_all(

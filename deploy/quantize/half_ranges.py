@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from deploy.calibration.errors import CalibrationError
 from deploy.calibration.preprocess import Float32Array
 from deploy.graph.activations import fused_activation
-from deploy.graph.graph import Graph
+from deploy.graph.graph import Graph, inferred_values
 from deploy.graph.names import Names
 from deploy.runtimes.sessions import open_session
 from deploy.store.memory import give_back
@@ -22,8 +22,7 @@ def find_unmeasured(graph: Graph, measured: Collection[str]) -> list[str]:
     half it is infinite, and as the activation's own result, which is measured, fits, the infinity
     ends at its bound.
     """
-    inferred = onnx.shape_inference.infer_shapes(graph.model).graph
-    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    values = inferred_values(graph.model)
     floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     fused = {n.output[0] for n in graph.model.graph.node if fused_activation(graph, n) is not None}
     wanted = floats - fused - set(measured)

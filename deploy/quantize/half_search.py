@@ -77,13 +77,13 @@ class _Search:
 
     def fewest_leading(self) -> Found | None:
         """Return the graph with the fewest leading nodes that suffice, if up to a quarter do."""
-        too_few, enough = 0, 1
-        while not self.holds(best := self.try_run(0, enough)):
-            if enough == self.most:
-                return None
-            too_few, enough = enough, min(2 * enough, self.most)
+        best = self.try_run(0, self.most)
+        if not self.holds(best):
+            return None  # nor would fewer
+        too_few, enough = 0, self.most
         while enough - too_few > 1:
-            middle = (too_few + enough) // 2
+            # often one or two suffice: twice as many as were too few, before halving what is left
+            middle = min(max(1, 2 * too_few), (too_few + enough) // 2)
             candidate = self.try_run(0, middle)
             if self.holds(candidate):
                 best, enough = candidate, middle

@@ -100,6 +100,7 @@ class TrainConfig:
     teacher: TeacherChoice | None = None  # imitated; its decoder is taken over (models.transfer)
     stages: int = 0  # with a teacher: only the encoder's first N learn, from its features; 0: all
     embed: bool = False  # layer2 to layer4 of a ResNet start as a MobileNetV2 teacher's blocks
+    keep_zeros: bool = False  # kernels' zeros stay zero, as those that embed leaves
     label_weight: float = 1.0  # with a teacher: of the masks' cross-entropy
     freeze_statistics: bool = True  # of batch normalization; its scale and shift are learnt anyway
     dropout: bool = True  # the network's own; with data in plenty it only slows learning down

@@ -72,3 +72,15 @@ def set_training_mode(network: nn.Module, config: TrainConfig) -> None:
         silent = isinstance(module, nn.Dropout) and not config.dropout
         if silent or (frozen and isinstance(module, nn.BatchNorm2d)):
             module.eval()
+
+
+def keep_zeros(network: nn.Module) -> None:
+    """Let the zeros of kernels stay zero: a fixed mask, as in Han et al., arXiv 1506.02626.
+
+    Thousands of weights that begin at zero all move in Adam's first steps, and what they sum up to
+    undoes what was fitted; those that stay small are lost where INT8 rounds them.
+    """
+    for parameter in network.parameters():
+        if parameter.dim() > 1 and parameter.requires_grad:
+            mask = parameter.detach() != 0
+            parameter.register_hook(mask.mul)  # type: ignore[no-untyped-call] # not in stubs

@@ -29,6 +29,7 @@ from deploy.training.imitation import Answer, answer, classes_of, imitation_loss
 from deploy.training.modes import (
     autocast_dtype,
     freeze_stages,
+    keep_zeros,
     parameter_groups,
     schedule_factor,
     set_training_mode,
@@ -65,6 +66,8 @@ class Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         if config.resume:
             self._load()
+        if config.keep_zeros:
+            keep_zeros(self.network)
 
     def _find_classes(self) -> tuple[tuple[str, ...], bool]:
         """Return the classes' names, and whether the file that results has to tell them."""

@@ -10,7 +10,7 @@ from deploy.calibration.preprocess import normalize
 from deploy.calibration.scenes.dataset import draw_scene
 from deploy.models import build, build_with_weights
 from deploy.models.checkpoint import fill_random
-from deploy.models.embedding import Block, embed, groups_of
+from deploy.models.embedding import CONSTANT, SPAN, Block, embed, groups_of
 from deploy.models.fitting import least_squares, pursue, unexplained
 from deploy.models.refinenet import MobileRefineNet, RefineNet
 from deploy.models.transfer import take_over
@@ -111,10 +111,23 @@ def test_the_features_start_as_the_teachers(scenes: Tensor) -> None:
     before = reduced(student, teacher, scenes)
     words = embed(student, teacher, scenes)
     assert words.startswith("layer2 0.0")
+    check_ranges(student, scenes)
     after = reduced(student, teacher, scenes)
     # at 1/32 there are fewer pixels here than hidden channels: nothing is left
     for old, new, bound in zip(before, after, (0.1, 0.2, 0.02), strict=True):
         assert new < bound < 0.5 < old
+
+
+@torch.no_grad()
+def check_ranges(student: RefineNet, images: Tensor) -> None:
+    """See that a stage's features have the steps of one scale of 8 bits, each about as many."""
+    x = [*student.features(images)][1]
+    assert torch.all(x[:, CONSTANT] == SPAN)
+    features = x[:, CONSTANT + 1 :][:, :32]  # of layer4, the teacher's at 1/8
+    assert 0.75 * SPAN < features.amax((0, 2, 3)).min() <= features.max() < 1.1 * SPAN
+    # a reduction's constant part leaves room on the scale of its kernel
+    kernel = student.get_parameter("p_ims1d2_outl3_dimred.weight")[:256, :, 1, 1]
+    assert kernel[:, CONSTANT].abs().mean() < 2 * kernel[:, 1:33].abs().amax(1).mean()
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from deploy.calibration.errors import DataError
 from deploy.models.fitting import unexplained
@@ -188,6 +188,25 @@ def test_a_resnet_may_start_with_the_blocks_of_a_mobilenet(
         )
     assert torch.equal(near["1/4"], far["1/4"])  # the first stage is what it was
     assert near["1/8"] < 0.7 < far["1/8"]
+
+
+def test_zeros_of_kernels_stay_zero_also_when_resumed(data: Path, tmp_path: Path) -> None:
+    first = train(imitating(data, tmp_path / "first", stages=1))
+    state = load_file(first)
+    kernel = state["layer2.0.conv2.weight"]
+    kernel.flatten(2)[:, :, ::2] = 0
+    save_file(state, first)
+    changes: dict[str, Any] = {"init": first, "keep_zeros": True, "weight_decay": 0.1}
+    cut = imitating(data, tmp_path / "run", **changes)
+    run = Run(cut)
+    run.advance(Batches(cut.data, cut.augmentation, cut.batch_size, cut.seed).batch(0))
+    run.save()
+    trained = load_file(train(imitating(data, tmp_path / "run", resume=True, keep_zeros=True)))
+    after = trained["layer2.0.conv2.weight"]
+    assert ((after == 0) == (kernel == 0)).all()
+    assert (after != kernel)[kernel != 0].float().mean() > 0.9
+    free = load_file(train(imitating(data, tmp_path / "free", init=first)))
+    assert (free["layer2.0.conv2.weight"][kernel == 0] != 0).any()
 
 
 # refusals
