@@ -11,7 +11,7 @@ the shortcut's convolution, at random, makes further features, to which residual
 first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,6 +29,8 @@ SPAN = 8.0  # what a feature's channel ranges over
 BELOW = 4.0  # standard deviations below its mean at which the ReLU may cut a feature
 READING_RIDGE = 1e-1  # of the least squares on all channels of a stage, for RIDGE
 CONSTANT = 0  # the channel of each stage that is SPAN everywhere; reductions have no biases
+ROWS = 2**18  # pixels, spread evenly, of which a fit is made at most
+CHUNK = 32  # images that pass through early layers at a time
 # of the teacher: layers behind one another whose blocks become those of layer2, layer3, layer4
 TEACHER_LAYERS = ((4,), (5, 6), (7, 8))
 
@@ -68,13 +70,12 @@ def embed(network: RefineNet, teacher: MobileRefineNet, images: Tensor) -> str:
         network: in which ``take_over`` has put the decoder.
         teacher: in evaluation mode.
         images: (N, 3, H, W), normalized; N·H·W / 1024, which is how many pixels the last fits are
-            made of, should be ten thousand or more.
+            made of, should be some ten thousands: they have up to 2,048 regressors.
     """
     network.eval()
-    x = network.get_submodule("layer1")(
-        network.maxpool(network.relu(network.bn1(network.conv1(images))))
-    )
-    known = [*teacher.features(images)]  # layer3 … layer8
+    x = _in_chunks(lambda part: next(network.features(part)), images)
+    parts = [[*teacher.features(part)] for part in torch.split(images, CHUNK)]
+    known = [torch.cat(features) for features in zip(*parts, strict=True)]  # layer3 … layer8
     signals = {3: _fit_reading(x, known[0])}
     words = []
     for stage, layers in enumerate(TEACHER_LAYERS, start=2):
@@ -94,7 +95,7 @@ def _blocks(teacher: MobileRefineNet, layers: Sequence[int], x: Tensor) -> list[
     for layer in layers:
         for module in teacher.get_submodule(f"layer{layer}").children():
             assert isinstance(module, InvertedResidual)
-            x = module(x)
+            x = _in_chunks(module, x)
             expand, depthwise = (_folded(module.output.get_submodule(f"{i}")) for i in (0, 1))
             blocks.append(
                 Block(
@@ -295,8 +296,12 @@ def _choose(
         owners += [(id(block), i) for i in left]
     weight, bias = torch.cat(kernels), torch.cat(biases)
     kernel, shift = torch.cat(depthwise), torch.cat(shifts)
-    hidden = F.relu(F.conv2d(x, weight[:, :, None, None], bias))
-    hidden = F.relu(F.conv2d(hidden, kernel[:, None], shift, stride, 1, groups=len(kernel)))
+
+    def convolved(part: Tensor) -> Tensor:
+        wide = F.relu(F.conv2d(part, weight[:, :, None, None], bias))
+        return F.relu(F.conv2d(wide, kernel[:, None], shift, stride, 1, groups=len(kernel)))
+
+    hidden = _in_chunks(convolved, x)
     target = torch.cat([_rows(residual) for residual in residuals.values()], dim=1)
     order = pursue(_rows(hidden), target, width)
     for i in order:
@@ -334,4 +339,12 @@ def _deviation(feature: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
+    """Return pixels (n, C), ROWS at most: the same ones of all features of one size."""
+    count = x.numel() // x.shape[1]
+    at = torch.arange(0, count, max(1, -(-count // ROWS)))
+    columns = x.shape[2] * x.shape[3]
+    return x.flatten(2).transpose(1, 2)[at // columns, at % columns]
+
+
+def _in_chunks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.cat([function(part) for part in torch.split(x, CHUNK)])

@@ -38,7 +38,7 @@ from deploy.validate.classes import check_same_classes
 from deploy.validate.metrics import ConfusionMatrix
 
 CHECKPOINT = "checkpoint.pt"  # everything that resuming needs; also readable as a checkpoint
-EMBEDDING_PIXELS = 192 * 256**2  # of the images from which the teacher's blocks are fitted
+EMBEDDING_PIXELS = 640 * 256**2  # of the images from which the teacher's blocks are fitted
 WEIGHTS = "weights.safetensors"  # the parameters after the last step
 
 
