@@ -49,13 +49,16 @@ def simplify_onnx(model: onnx.ModelProto) -> SimplifiedGraph:
         raise GraphError("onnxsim found its own result to differ: the graph is left as it was")
     set_metadata(simplified, read_metadata(model))  # onnxsim adds its own settings
     simplified = with_node_names(canonical(simplified))
+    ops_before = count_ops(model)
+    del model  # where the caller does not hold it either, as many parameters less
+    give_back()
     onnx.checker.check_model(simplified)
     give_back()
     after = OnnxRunner(simplified)(image)
     give_back()
     return SimplifiedGraph(
         model=simplified,
-        ops_before=count_ops(model),
+        ops_before=ops_before,
         ops_after=count_ops(simplified),
         difference=prove_equal(before, after, "the graph and its simplified form"),
         logits=after,

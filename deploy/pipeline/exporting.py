@@ -91,14 +91,12 @@ def export(
             if reused:
                 step.note = REUSED
             else:
-                model = export_onnx(module, input_size)
-                set_metadata(model, metadata)
+                traced = [export_onnx(module, input_size)]
+                set_metadata(traced[0], metadata)
         difference, simplified = None, None
         if not reused:
             with progress.step(f"simplify {variant}"):
-                simplified = simplify_onnx(model)
-                del model
-                give_back()
+                simplified = simplify_onnx(traced.pop())  # nothing else holds it: it is let go
                 difference = compare_with_torch(simplified.logits, module, input_size)
                 give_back()
                 sealed = seal_graph(simplified.model, key)

@@ -69,6 +69,7 @@ def quantize_target(
         prepared = prepare(
             target, job.source, job.fit, progress, force=job.force, cluster=job.cluster
         )
+    give_back()
     basis = _basis(prepared, job)
     give_back()
     if job.fp16:
