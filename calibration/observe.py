@@ -17,6 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from deploy.calibration.errors import CalibrationError
+from deploy.calibration.onnx_session import open_model, session_options
 from deploy.calibration.preprocess import Float32Array
 from deploy.calibration.statistics import TensorStatistics
 
@@ -272,28 +273,11 @@ def _nan_witnesses(graph: onnx.GraphProto) -> set[str]:
     return pooled | {output.name for output in graph.output}
 
 
-def session_options(threads: int) -> "onnxruntime.SessionOptions":
-    """Return the options of every session: no log (errors are raised), idle threads at rest.
-
-    Threads that spin while they wait take the processors from torch and from other sessions.
-    """
-    import onnxruntime  # when a session is wanted: the options of commands need its module not
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
 def _session(model: onnx.ModelProto, threads: int) -> "onnxruntime.InferenceSession":
-    import onnxruntime
-
     options = session_options(threads)
     options.enable_mem_pattern = False  # one block for all of a pass: more than its parts take
     try:
-        content = model.SerializeToString()
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return open_model(model, options)
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise _cannot("load", error) from None
 

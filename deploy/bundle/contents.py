@@ -17,7 +17,7 @@ from deploy.calibration.voc import UInt8Array
 from deploy.errors import GraphError
 from deploy.export.heads import run, wrap
 from deploy.export.interface import Head, Interface
-from deploy.graph.graph import Graph, graph_sha256
+from deploy.graph.graph import Graph
 from deploy.graph.half import emulate_half, has_half
 from deploy.graph.metadata import read_metadata
 from deploy.targets.accelerator import Precision
@@ -78,7 +78,7 @@ def describe(contents: Contents) -> dict[str, Any]:
     return {
         "name": contents.title,
         "precision": contents.precision.value,
-        "graph_sha256": graph_sha256(contents.plain),
+        "graph_sha256": Graph(contents.plain).sha256,
         "input": {
             **_tensor(given),
             "layout": "NHWC" if interface.embed_preprocessing else "NCHW",

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from deploy.calibration.preprocess import normalization, normalize, resize_logits
 from deploy.errors import ExportError, GraphError
 from deploy.export.interface import Head, Interface
-from deploy.graph.graph import MINIMUM_OPSET, Graph, opset, with_nodes
+from deploy.graph.graph import MINIMUM_OPSET, Graph, check_model, opset, with_nodes
 from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.graph.reading import read_graph
 from deploy.runtimes.sessions import open_session
@@ -72,7 +72,7 @@ def wrap(model: onnx.ModelProto, interface: Interface) -> onnx.ModelProto:
         del body.output[:]
         body.output.append(helper.make_tensor_value_info(head, UINT8, (1, height, width)))
     set_metadata(wrapped, _metadata(read_metadata(model), interface, added))
-    onnx.checker.check_model(wrapped, full_check=True)
+    check_model(wrapped, full=True)
     return wrapped
 
 

@@ -10,7 +10,13 @@ from deploy.calibration.preprocess import Float32Array
 from deploy.errors import GraphError
 from deploy.export.trace import Difference, prove_equal, seeded_image
 from deploy.graph.canonical import canonical
-from deploy.graph.graph import Graph, count_ops, with_node_names, without_large_constants
+from deploy.graph.graph import (
+    Graph,
+    check_model,
+    count_ops,
+    with_node_names,
+    without_large_constants,
+)
 from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.store.memory import give_back
@@ -52,7 +58,7 @@ def simplify_onnx(model: onnx.ModelProto) -> SimplifiedGraph:
     ops_before = count_ops(model)
     del model  # where the caller does not hold it either, as many parameters less
     give_back()
-    onnx.checker.check_model(simplified)
+    check_model(simplified)
     give_back()
     after = OnnxRunner(simplified)(image)
     give_back()

@@ -13,6 +13,7 @@ from torch import nn
 
 from deploy.calibration.preprocess import Float32Array
 from deploy.errors import ExportError
+from deploy.graph.graph import check_model
 from deploy.runtimes.onnxruntime import OnnxRunner
 from deploy.runtimes.torch import TorchRunner
 
@@ -77,7 +78,7 @@ def export_onnx(module: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:
         del node.metadata_props[:]  # the exporter's notes hold source paths of this machine
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
         raise ExportError("the exporter left a batch normalization unfolded: report it as a bug")
-    onnx.checker.check_model(model, full_check=True)
+    check_model(model, full=True)
     return model
 
 

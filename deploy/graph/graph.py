@@ -14,17 +14,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from deploy.calibration.onnx_session import without_initializers
 from deploy.errors import GraphError
 
 LABELS_INSIDE = "; it gives labels: pass the graph without its ArgMax, which gives the logits"
 SMALL_BYTES = 2**16  # of a constant that is kept as an array
 LARGEST_SHAPE = 64  # elements of a constant that may be a shape
 MINIMUM_OPSET = 13  # per-channel QuantizeLinear
-
-
-def graph_sha256(model: onnx.ModelProto) -> str:
-    """Return the SHA-256 of the serialized graph, in hexadecimal; metadata do not count."""
-    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -64,9 +60,7 @@ def with_nodes(
     constants = constants or {}
     kept = [t for t in model.graph.initializer if t.name not in constants]
     added = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
+    result = without_initializers(model, "node", "value_info")
     result.graph.node.extend(nodes)
     result.graph.initializer.extend([*kept, *added])
     return result
@@ -83,16 +77,8 @@ def without_unused_constants(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def without_large_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy in which constants whose values no shape depends on are inputs."""
-    source = model.graph
-    copy = onnx.ModelProto(ir_version=model.ir_version)
-    copy.opset_import.extend(model.opset_import)
-    copy.functions.extend(model.functions)
+    copy, source = without_initializers(model), model.graph
     graph = copy.graph
-    graph.name = source.name
-    graph.node.extend(source.node)
-    graph.input.extend(source.input)
-    graph.output.extend(source.output)
-    graph.value_info.extend(source.value_info)
     given = {value.name for value in source.input}
     for tensor in source.initializer:
         if math.prod(tensor.dims) <= LARGEST_SHAPE:
@@ -101,6 +87,22 @@ def without_large_constants(model: onnx.ModelProto) -> onnx.ModelProto:
             info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             graph.input.append(info)
     return copy
+
+
+def check_model(model: onnx.ModelProto, *, full: bool = False) -> None:
+    """Check a model as onnx does, which would copy it with all its constants.
+
+    Of large ones it learns type and shape; whether their values are as many,
+    deploy/graph/reading.py sees.
+
+    Args:
+        model: not changed.
+        full: infer shapes, too.
+
+    Raises:
+        Exception: what onnx raises.
+    """
+    onnx.checker.check_model(without_large_constants(model), full_check=full)
 
 
 def inferred_values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -164,6 +166,11 @@ class Graph:
     """A read-only index of a graph: who makes, who takes, what shape, what constant."""
 
     model: onnx.ModelProto
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the serialized graph, in hexadecimal; metadata do not count."""
+        return hashlib.sha256(self.model.graph.SerializeToString(deterministic=True)).hexdigest()
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

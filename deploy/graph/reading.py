@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from deploy.calibration.errors import CalibrationError
 from deploy.errors import DeployError, GraphError
-from deploy.graph.graph import opset
+from deploy.graph.graph import check_model, opset
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
@@ -32,7 +32,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
                 f"{path} is of opset {opset(model)}, but this onnx knows "
                 f"{onnx.defs.onnx_opset_version()}: export it with an older one"
             )
-        onnx.checker.check_model(model)
+        check_model(model)
     except GraphError:
         raise
     except Exception as error:  # protobuf and onnx's C++ core raise what they like

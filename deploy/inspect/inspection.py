@@ -10,7 +10,7 @@ import onnx
 
 from deploy.errors import DeployError, GraphError
 from deploy.graph.canonical import canonical
-from deploy.graph.graph import count_ops, graph_sha256, opset, with_node_names
+from deploy.graph.graph import Graph, count_ops, opset, with_node_names
 from deploy.graph.half import has_half
 from deploy.graph.integers import DYNAMIC, find_form
 from deploy.graph.metadata import read_metadata
@@ -191,7 +191,7 @@ def _find_float(path: Path, metadata: dict[str, str]) -> Before | None:
         size_bytes=beside.stat().st_size,
         operators=count_ops(model),
         # node names are part of the hash, and given where they were missing
-        is_source=source == graph_sha256(with_node_names(canonical(model))) if source else None,
+        is_source=source == Graph(with_node_names(canonical(model))).sha256 if source else None,
     )
 
 

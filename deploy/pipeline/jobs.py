@@ -91,7 +91,7 @@ def quantize_target(
 def _basis(prepared: Prepared, job: QuantizationJob) -> dict[str, Any]:
     """Return what every quantized graph is made from."""
     return {
-        "graph": graph_identity(prepared.graph.model),
+        "graph": graph_identity(prepared.graph),
         "calibration": prepared.calibration.sha256,
         "images": None if job.source is None else images_sha256(job.source.samples),
         **({"skipped": prepared.skipped} if prepared.skipped else {}),

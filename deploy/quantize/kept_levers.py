@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.calibration.preprocess import Float32Array
-from deploy.graph.graph import Graph, graph_sha256
+from deploy.graph.graph import Graph
 from deploy.graph.profile import Profile
 from deploy.quantize.int8 import QuantizedWeight
 from deploy.quantize.weights import ImprovedWeights, improve_weights
@@ -59,9 +59,7 @@ class LeversFolder:
         **settings: Any,
     ) -> ImprovedWeights:
         """Return what improve_weights does, from disk what was done before."""
-        circumstances = stage_key(
-            "levers", graph=graph_sha256(graph.model), images=_sha256(images), **settings
-        )
+        circumstances = stage_key("levers", graph=graph.sha256, images=_sha256(images), **settings)
         keys = {
             name: f"{circumstances} {_sha256([weight.q, weight.scale])}"
             for name, weight in weights.items()

@@ -23,7 +23,7 @@ from deploy.calibration.voc import pick, read_image
 from deploy.cluster.client import Cluster
 from deploy.export.heads import refuse_wrapped
 from deploy.graph.canonical import canonical
-from deploy.graph.graph import Graph, graph_sha256, with_node_names
+from deploy.graph.graph import Graph, with_node_names
 from deploy.graph.metadata import read_fit, read_metadata
 from deploy.graph.reading import naming, read_graph
 from deploy.progress import REUSED, Progress
@@ -138,7 +138,7 @@ def _calibrate(
 ) -> tuple[Calibration, bool]:
     """Return the calibration of a graph, and whether it was there already."""
     key = CalibrationKey(
-        graph_sha256=graph_sha256(graph.model),
+        graph_sha256=graph.sha256,
         fit=fit,
         images=source.images,
         samples_per_tensor=SAMPLES,
@@ -172,9 +172,8 @@ def prepare_with(
         CalibrationError: a part, by its name, is of another graph or fit, or cannot be merged.
     """
     graph, placement = _read_float_graph(target)
-    sha256 = graph_sha256(graph.model)
     for name, part in parts:
-        if part.key.graph_sha256 != sha256:
+        if part.key.graph_sha256 != graph.sha256:
             raise CalibrationError(
                 f"{name} is the calibration of another graph than {target.fp32}: run 'deploy "
                 f"calibrate {target.given or target.name}'"

@@ -17,7 +17,7 @@ from deploy.calibration.preprocess import Float32Array
 from deploy.errors import GraphError
 from deploy.export.heads import write_wrapped
 from deploy.export.interface import Interface
-from deploy.graph.graph import Graph
+from deploy.graph.graph import Graph, check_model
 from deploy.graph.half import emulate_half
 from deploy.graph.metadata import SUMMARY, read_metadata, set_metadata
 from deploy.graph.profile import Profile
@@ -99,7 +99,8 @@ def write_fp16(
         else:
             # of random logits there is nothing to keep, but they must be finite
             is_random = read_metadata(graph.model).get("weights") == "random"
-            measure = _half_sqnr(graph, read_inputs(prepared, source, FP16_IMAGES))
+            images = 1 if is_random else FP16_IMAGES
+            measure = _half_sqnr(graph, read_inputs(prepared, source, images))
             wanted = -sys.float_info.max if is_random else min_sqnr
             found = convert_within(graph, magnitudes, measure, wanted)
             if not found.sqnr_db > -math.inf:
@@ -312,7 +313,7 @@ def write_quantized(
     )
     if key is not None:
         seal_graph(model, key)
-    onnx.checker.check_model(model, full_check=True)
+    check_model(model, full=True)
     OnnxRunner(model)
     content = model.SerializeToString(deterministic=True)
     path = prepared.target.graph(name)

@@ -5,7 +5,7 @@ kernels that add in 32 bits: the same integers, so the same results. A float con
 Q/DQ stays float (deploy/graph/requantized.py).
 """
 
-import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,15 +13,13 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from deploy.calibration.observe import session_options
+from deploy.calibration.onnx_session import PROVIDERS, open_model, session_options
 from deploy.calibration.preprocess import Float32Array
 from deploy.graph.requantized import find_requantized
 from deploy.runtimes.saturation import saturates
 
 EXACT_ENTRY = "session.x64quantprecision", "1"  # onnxruntime_session_options_config_keys.h
 REQUANTIZER = "WeightBiasQuantization"
-LARGE_BYTES = 2**26  # of a graph that goes to onnxruntime by way of a file
-PROVIDERS = ("CPUExecutionProvider",)
 
 
 def open_session(
@@ -55,7 +53,7 @@ def open_session(
 
     if not exact:
         return _session(model, options())
-    needless = [REQUANTIZER] if find_requantized(loaded(model)) else None
+    needless = [REQUANTIZER] if find_requantized(loaded(model)) else []
     if not kernels_saturate():
         return _session(model, options(), needless)
     unsigned = options()
@@ -75,20 +73,13 @@ def loaded(model: onnx.ModelProto | Path) -> onnx.ModelProto:
 def _session(
     model: onnx.ModelProto | Path,
     options: onnxruntime.SessionOptions,
-    disabled: list[str] | None = None,
+    disabled: Sequence[str] = (),
 ) -> onnxruntime.InferenceSession:
-    def opened(source: str | bytes) -> onnxruntime.InferenceSession:
-        return onnxruntime.InferenceSession(
-            source, options, providers=list(PROVIDERS), disabled_optimizers=disabled
-        )
-
-    if isinstance(model, Path):
-        return opened(str(model))
-    if model.ByteSize() < LARGE_BYTES:
-        return opened(model.SerializeToString())
-    with tempfile.TemporaryDirectory() as folder:  # a file is not held in memory beside the session
-        onnx.save(model, Path(folder, "model.onnx"))
-        return opened(str(Path(folder, "model.onnx")))
+    if isinstance(model, onnx.ModelProto):
+        return open_model(model, options, disabled)
+    return onnxruntime.InferenceSession(
+        str(model), options, providers=list(PROVIDERS), disabled_optimizers=list(disabled)
+    )
 
 
 @cache

@@ -19,7 +19,7 @@ import onnx
 from deploy.calibration import Sample
 from deploy.calibration.record import file_sha256
 from deploy.errors import GraphError
-from deploy.graph.graph import graph_sha256
+from deploy.graph.graph import Graph
 from deploy.graph.metadata import read_metadata, set_metadata
 from deploy.graph.reading import read_graph
 
@@ -78,10 +78,10 @@ def read_sealed_json(path: Path, key: str) -> dict[str, Any] | None:
     return content if seal_json(content, key)[SEAL] == content[SEAL] else None
 
 
-def graph_identity(model: onnx.ModelProto) -> list[str]:
+def graph_identity(graph: Graph) -> list[str]:
     """Return hashes of all that a graph hands on to those made from it: nodes, metadata."""
-    metadata = _without_seal(read_metadata(model))
-    return [graph_sha256(model), _sha256(json.dumps(metadata, sort_keys=True).encode())]
+    metadata = _without_seal(read_metadata(graph.model))
+    return [graph.sha256, _sha256(json.dumps(metadata, sort_keys=True).encode())]
 
 
 def images_sha256(samples: Sequence[Sample], *, masks: bool = False) -> str:

@@ -16,7 +16,7 @@ from deploy.calibration.preprocess import MEAN, STD
 from deploy.calibration.ranges import Method, RangeConfig
 from deploy.calibration.voc import Sample
 from deploy.errors import DeployError, GraphError
-from deploy.graph.graph import Graph
+from deploy.graph.graph import Graph, check_model
 from deploy.graph.opset11 import as_opset_11
 from deploy.graph.reading import naming
 from deploy.runtimes.onnxruntime import OnnxRunner
@@ -121,7 +121,7 @@ def prove_same(model: onnx.ModelProto, other: onnx.ModelProto) -> None:
         GraphError: it is not or does not, or onnxruntime cannot run one of them.
     """
     try:
-        onnx.checker.check_model(other, full_check=True)
+        check_model(other, full=True)
     except Exception as error:  # onnx's C++ core raises what it likes
         reason = str(error).strip().splitlines()[0]
         raise GraphError(f"it is no valid graph of opset 11: {reason}") from None

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from deploy.calibration.dataset import IGNORE_LABEL
 from deploy.calibration.preprocess import (
     Fit,
@@ -138,17 +136,19 @@ def collect(
         for samples in passes:
             runners = next(groups)
             scores |= {name: Score(confusion=ConfusionMatrix(classes)) for name in runners}
-            warm_up(runners, size, classes)
+            seconds = {name: score.seconds for name, score in scores.items() if name in runners}
             for number, sample in enumerate(samples):
                 mask = sample.mask
                 view = read_view(sample, protocol, size, classes)
                 is_first = baseline is None or baseline in runners
                 if aloud and is_first and not view.is_labelled:
                     tell_unlabelled(sample)
-                logits = {
-                    name: _run_timed(run, view.image, scores[name].seconds)
-                    for name, run in runners.items()
-                }
+                if number == 0:  # it warms the networks up: the others are timed
+                    logits = {name: _run_first(run, view.image) for name, run in runners.items()}
+                    for name, values in logits.items():
+                        check_logits(name, values, classes)
+                else:
+                    logits = _run_timed(runners, view.image, seconds)
                 if baseline is not None and len(passes) > 1:
                     if is_first:
                         kept.append(logits[baseline])
@@ -160,6 +160,8 @@ def collect(
                 if watch is not None:
                     picture, truth = view.picture, view.truth
                     watch(Seen(name=sample.name, picture=picture, truth=truth, labels=labels))
+            if number == 0:
+                _run_timed(runners, view.image, seconds)
             del runners
     return scores, mask
 
@@ -221,31 +223,28 @@ def tell_unlabelled(sample: Sample) -> None:
     LOGGER.warning("  %s labels no pixel: it plays no part in mIoU", sample.mask)
 
 
-def _run_timed(run: Runner, image: Float32Array, seconds: list[float]) -> Float32Array:
-    """Return the logits; append the seconds that they took, or that ``run.timed`` takes."""
-    start = time.perf_counter()
-    logits = run(image)
-    if run.timed is None:
-        seconds.append(time.perf_counter() - start)
-    elif len(seconds) < TIMED_IMAGES:
-        start = time.perf_counter()
+def _run_first(run: Runner, image: Float32Array) -> Float32Array:
+    """Return the logits; what is timed runs, too, that its next image be timed like the others."""
+    if run.timed is not None:
         run.timed(image)
-        seconds.append(time.perf_counter() - start)
-    return logits
+    return run(image)
 
 
-def warm_up(runners: Mapping[str, Runner], size: Size, num_classes: int) -> None:
-    """Run each network once, so that the first image is timed like the others.
-
-    Raises:
-        GraphError: one does not give a logit for each of ``num_classes``.
-    """
-    image = np.zeros((1, 3, *size), dtype=np.float32)
+def _run_timed(
+    runners: Mapping[str, Runner], image: Float32Array, seconds: Mapping[str, list[float]]
+) -> dict[str, Float32Array]:
+    """Return each network's logits; append the seconds that they took, or that ``timed`` takes."""
+    logits = {}
     for name, run in runners.items():
-        logits = run(image)
-        if run.timed is not None:
+        start = time.perf_counter()
+        logits[name] = run(image)
+        if run.timed is None:
+            seconds[name].append(time.perf_counter() - start)
+        elif len(seconds[name]) < TIMED_IMAGES:
+            start = time.perf_counter()
             run.timed(image)
-        check_logits(name, logits, num_classes)
+            seconds[name].append(time.perf_counter() - start)
+    return logits
 
 
 def check_logits(name: str, logits: Float32Array, num_classes: int) -> None:

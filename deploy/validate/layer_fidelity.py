@@ -17,7 +17,7 @@ from deploy.validate.metrics import Fidelity
 
 LAYERS = ("Conv", "Add")  # the nodes whose results are compared
 FUSED = ("Relu", "Clip")  # what computes as one with the node before it
-CHUNK_BYTES = 2**30  # of float activations held at a time
+CHUNK_BYTES = 2**30  # of activations held at a time
 
 Pair = tuple["Layer", str, "_Scale | None"]  # a layer, its tensor in the INT8 graph, its scale
 
@@ -140,7 +140,8 @@ def _chunks(graph: Graph, pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
     chunk: list[Pair] = []
     room = CHUNK_BYTES
     for pair in pairs:
-        need = 2 * 4 * int(np.prod(graph.shapes[pair[0].tensor]))
+        layer, _, scale = pair
+        need = (8 if scale is None else 5) * int(np.prod(graph.shapes[layer.tensor]))
         if chunk and need > room:
             yield chunk
             chunk, room = [], CHUNK_BYTES

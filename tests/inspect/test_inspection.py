@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from deploy.cli import main
 from deploy.errors import DeployError, GraphError
-from deploy.graph.graph import Graph, graph_sha256
+from deploy.graph.graph import Graph
 from deploy.graph.metadata import set_metadata
 from deploy.inspect.inspection import Inspection, inspect
 from deploy.quantize.fp16 import convert_fp16
@@ -247,7 +247,7 @@ def test_scales_that_are_no_constants_are_counted(tmp_path: Path) -> None:
 def test_the_float_graph_beside_it_is_what_was_before(tmp_path: Path) -> None:
     onnx.save(refine_model(), tmp_path / "fp32.onnx")
     model = quantized(refine_model(), [IMAGE])
-    set_metadata(model, {"source_sha256": graph_sha256(refine_model())})
+    set_metadata(model, {"source_sha256": Graph(refine_model()).sha256})
     found = inspect_model(model, tmp_path / "int8.onnx")
     assert found.before is not None
     assert found.before.operators["Conv"] == 4

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import refine_model
 from numpy.typing import NDArray
 
 from deploy.calibration.voc import read_split
@@ -69,17 +68,3 @@ def test_one_at_a_time_gives_what_all_together_give(voc_root: Path, protocol: Pr
     ]
     assert together["int8"].agreement < 1
     assert seen == [{"torch"}] * 4 + [{"torch", "fp32"}] * 4 + [{"torch", "int8"}] * 4
-
-
-def test_large_graphs_go_to_onnxruntime_by_way_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deploy.runtimes import onnxruntime, sessions
-
-    image = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
-    expected = onnxruntime.OnnxRunner(refine_model())
-    monkeypatch.setattr(sessions, "LARGE_BYTES", 1)
-    found = onnxruntime.OnnxRunner(refine_model())
-    np.testing.assert_array_equal(found(image), expected(image))
-    assert found.execution() == expected.execution()
-    assert found.name == "the graph"
-    session = sessions.open_session(refine_model())
-    np.testing.assert_array_equal(session.run(None, {found.input_name: image})[0][0], found(image))
