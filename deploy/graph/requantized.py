@@ -1,4 +1,4 @@
-"""Float convolutions that onnxruntime would quantize by itself, and how a graph keeps them float.
+"""What onnxruntime would quantize by itself, and how a graph keeps it float.
 
 A Conv, ConvTranspose or Gemm with float parameters, whose input comes from a DequantizeLinear and
 whose result goes to a QuantizeLinear alone, gets its weight quantized with one scale for all
@@ -6,6 +6,9 @@ channels when a session is made, on every execution provider (onnxruntime, optim
 WeightBiasQuantization). A node that was kept float for its accuracy would lose it so. The optimizer
 follows a result through Relu and Clip only: a Max with the lowest value that the QuantizeLinear
 can give changes no result, since that clips there anyway, and ends the path.
+
+The same optimizer rounds the float bias of an 8-bit Conv to 32 bits with the accumulator's scale;
+where that is tiny the bias overflows (onnxruntime issue 21000).
 """
 
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from deploy.graph.graph import Graph, with_nodes
 from deploy.graph.names import Names
 
 QUANTIZED_BY_ITSELF = ("Conv", "ConvTranspose", "Gemm")
+INT32_MAX = np.iinfo(np.int32).max
 FOLLOWED = ("Relu", "Clip")  # from the result to its QuantizeLinear
 
 
@@ -33,6 +37,23 @@ class Requantized(NamedTuple):
 def find_requantized(model: onnx.ModelProto) -> list[Requantized]:
     """Return the float nodes that onnxruntime would quantize by itself."""
     return list(_find(Graph(model)))
+
+
+def find_overflowing(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the 8-bit Convs whose float bias onnxruntime would let overflow."""
+    graph = Graph(model)
+    found = []
+    for node in model.graph.node:
+        if node.op_type != "Conv" or len(node.input) < 3 or node.input[2] not in graph.constants:
+            continue
+        sources = [graph.made_by(name, "DequantizeLinear") for name in node.input[:2]]
+        names = [source.input[1] for source in sources if source is not None]
+        if len(names) < 2 or not all(name in graph.constants for name in names):
+            continue
+        data, weight = (graph.constants[name].astype(np.float64) for name in names)
+        if (np.abs(graph.constants[node.input[2]]) > data * weight * INT32_MAX).any():
+            found.append(node.name)
+    return found
 
 
 def _find(graph: Graph) -> Iterator[Requantized]:

@@ -66,12 +66,13 @@ def quantize_weight(
 ) -> QuantizedWeight:
     """Round a weight (M, …) to the nearest integers.
 
-    A channel whose weights are so small that its bias would not fit 32 bits gets the scale at which
-    the bias does, where the bias has the accumulator's scale.
+    A channel whose weights are so small that its bias would not fit 32 bits with the accumulator's
+    scale gets the scale at which it does. Where the bias stays float, a runtime may round it so:
+    onnxruntime does, and lets it overflow.
     """
     channels = weight.reshape(weight.shape[0] if profile.per_channel else 1, -1)
     scale = (np.abs(channels).max(axis=1) / profile.weight_max).astype(np.float32)
-    if bias is not None and profile.bias is Bias.INT32:
+    if bias is not None and profile.bias is not Bias.INT8:
         fitting = np.abs(bias) / (input_scale * np.float32(BIAS_MAX))
         scale = np.maximum(scale, fitting if profile.per_channel else fitting.max())
     scale = _scale(scale, profile)

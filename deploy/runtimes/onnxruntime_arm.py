@@ -11,7 +11,6 @@ import onnx
 
 from deploy.calibration.preprocess import Float32Array
 from deploy.graph.graph import Graph
-from deploy.graph.requantized import find_requantized
 from deploy.runtimes.onnxruntime import describe
 from deploy.runtimes.remote import run_in
 from deploy.runtimes.runner import (
@@ -22,7 +21,7 @@ from deploy.runtimes.runner import (
     cannot,
     check_signature,
 )
-from deploy.runtimes.sessions import REQUANTIZER, loaded
+from deploy.runtimes.sessions import disabled_for, loaded
 from deploy.runtimes.worker import Worker, WorkerError, answering
 from deploy.store.environment import default_threads
 from deploy.toolchains.arm import DEFAULT_CORE, Core, find_core, python_on, require_arm
@@ -58,7 +57,7 @@ class ArmRunner:
                 model=str(path.resolve()),
                 threads=threads or default_threads(),
                 optimized=str(self._optimized),
-                disabled=[REQUANTIZER] if find_requantized(loaded(path)) else [],
+                disabled=disabled_for(loaded(path)),
             )
             types = [kind == "tensor(float)" for _, kind, _ in ports["inputs"]]
             check_signature(self.name, types, [shape for _, _, shape in ports["outputs"]])

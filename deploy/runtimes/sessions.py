@@ -2,7 +2,7 @@
 
 On a processor whose kernels saturate (saturation.py), weights become unsigned, for which there are
 kernels that add in 32 bits: the same integers, so the same results. A float convolution between
-Q/DQ stays float (deploy/graph/requantized.py).
+Q/DQ stays float, and so does a bias that would overflow (deploy/graph/requantized.py).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import onnxruntime
 
 from deploy.calibration.onnx_session import PROVIDERS, open_model, session_options
 from deploy.calibration.preprocess import Float32Array
-from deploy.graph.requantized import find_requantized
+from deploy.graph.requantized import find_overflowing, find_requantized
 from deploy.runtimes.saturation import saturates
 
 EXACT_ENTRY = "session.x64quantprecision", "1"  # onnxruntime_session_options_config_keys.h
@@ -53,7 +53,7 @@ def open_session(
 
     if not exact:
         return _session(model, options())
-    needless = [REQUANTIZER] if find_requantized(loaded(model)) else []
+    needless = disabled_for(loaded(model))
     if not kernels_saturate():
         return _session(model, options(), needless)
     unsigned = options()
@@ -63,6 +63,11 @@ def open_session(
     except Exception:
         # QLinearConv with signed activations has no unsigned form; its kernels do not saturate
         return _session(model, options(), needless)
+
+
+def disabled_for(model: onnx.ModelProto) -> list[str]:
+    """Return which optimizations would make a graph compute something else than it says."""
+    return [REQUANTIZER] if find_requantized(model) or find_overflowing(model) else []
 
 
 def loaded(model: onnx.ModelProto | Path) -> onnx.ModelProto:

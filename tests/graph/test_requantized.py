@@ -6,10 +6,11 @@ import onnx
 import onnxruntime
 import pytest
 from graphs import quantized, refine_model, run
+from onnx import numpy_helper
 
 from deploy.calibration import RangeConfig, observe
 from deploy.graph.graph import Graph, count_ops
-from deploy.graph.requantized import find_requantized, keep_in_float
+from deploy.graph.requantized import find_overflowing, find_requantized, keep_in_float
 from deploy.quantize.placement import place
 from deploy.quantize.plan import plan_int8
 from deploy.quantize.recipe import Levers, RecipeName, choose_recipes
@@ -106,3 +107,25 @@ def test_an_exact_session_keeps_the_float_convolutions_of_any_graph() -> None:
     rounded = np.rint(weight / (np.abs(weight).max() / 127)) * (np.abs(weight).max() / 127)
     assert np.abs(weight - rounded).max() > 0  # one scale for the weight would change it
     np.testing.assert_allclose(found, run(model, IMAGE), atol=1e-4)
+
+
+def with_tiny_channel(bias: float) -> onnx.ModelProto:
+    """Return a graph for OpenVINO in which one channel's weight has a tiny scale."""
+    model = with_float([], "openvino")
+    for tensor in model.graph.initializer:
+        if tensor.name in ("conv1.weight_scale", "b1"):
+            values = numpy_helper.to_array(tensor).copy()
+            values[0] = 1e-10 if tensor.name != "b1" else bias
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return model
+
+
+def test_an_exact_session_keeps_a_bias_that_would_overflow() -> None:
+    assert find_overflowing(with_tiny_channel(0)) == []
+    model = with_tiny_channel(2)
+    assert find_overflowing(model) == ["conv1"]
+    image = {"image": IMAGE}
+    expected = run(model, IMAGE)
+    np.testing.assert_allclose(open_session(model).run(None, image)[0], expected, atol=0.05)
+    overflowed = open_session(model, exact=False).run(None, image)[0]
+    assert np.abs(overflowed - expected).max() > 0.5

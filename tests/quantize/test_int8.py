@@ -104,12 +104,13 @@ def test_quantize_weight_never_uses_minus_128() -> None:
     assert np.abs(q * scale.reshape(-1, 1, 1, 1) - weight).max() <= scale.max() / 2 * 1.0001
 
 
-def test_quantize_weight_of_a_dead_channel_keeps_its_bias_within_32_bits() -> None:
+@pytest.mark.parametrize("target", ["ort", "openvino", "ncnn"])  # a float bias, too
+def test_quantize_weight_of_a_dead_channel_keeps_its_bias_within_32_bits(target: str) -> None:
     weight = np.zeros((2, 4, 1, 1), dtype=np.float32)
     weight[1] = 1
     bias = np.array([7.0, 1.0], dtype=np.float32)
     input_scale = np.float32(1e-3)
-    q, scale = quantize_weight(weight, ORT, bias, input_scale)
+    q, scale = quantize_weight(weight, PROFILES[target], bias, input_scale)
     bias_q = np.rint(bias / (input_scale * scale).astype(np.float64))
     assert np.abs(bias_q).max() <= BIAS_MAX
     np.testing.assert_allclose(bias_q * input_scale * scale, bias, rtol=1e-6)
