@@ -205,15 +205,12 @@ def timed(result: Latencies, *, as_json: bool) -> None:
     if any(timing.p95_ms > NOISY * timing.median_ms for timing in result.graphs):
         print(f"times vary, p95 is over {NOISY} times a median: a busy machine; try more --runs")
     for runtime, options in result.exact_options.items():
-        print(say_exact(runtime, options, _cost(result.graphs)))
+        timings = [timing for timing in result.graphs if timing.runtime == runtime]
+        costs = [timing.median_ms / timing.default_ms for timing in timings if timing.default_ms]
+        print(say_exact(runtime, options, costs))
     for timing in result.graphs:
         _executed(timing)
     return None
-
-
-def _cost(timings: Sequence[Timing]) -> float | None:
-    """Return the largest ratio of a graph's time to that with default options; None without."""
-    return max((t.median_ms / t.default_ms for t in timings if t.default_ms), default=None)
 
 
 def _executed(timing: Timing) -> None:

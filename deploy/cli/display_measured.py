@@ -62,9 +62,9 @@ def validated(results: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 def _processor(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Say what default options make of graphs on a processor whose kernels saturate."""
-    from deploy.report.processor import all_sentences
+    from deploy.report.processor import sentences
 
-    for text in all_sentences(results):
+    for text in sentences(results):
         print(textwrap.fill(text, WIDTH, break_on_hyphens=False))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.report.build import Report, int8_graphs
 from deploy.report.figures import SCENES_NOTE, asked, data_set, interval, is_drawn, percent
-from deploy.report.processor import all_sentences
+from deploy.report.processor import sentences
 from deploy.targets import int8_name
 
 Measured = tuple[str, str, Mapping[str, Any]]  # variant, graph, its figures
@@ -112,7 +112,7 @@ def _cost(measured: Measured) -> str:
 
 def _processor(variants: Mapping[str, Any]) -> Iterator[Line]:
     """Yield what the processor's own kernels make of the graphs, where that is something else."""
-    for text in all_sentences(variants):
+    for text in sentences(variants):
         yield Line(status=Status.NOTE, text=text)
 
 

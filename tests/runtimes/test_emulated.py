@@ -168,7 +168,7 @@ def test_the_processor_is_told_of_in_words(folder: Path, haswell: Side) -> None:
     from deploy.report.processor import sentences
 
     validation = haswell.validation
-    said = list(sentences(VARIANT, validation))
+    said = sentences({VARIANT: validation})
     assert said[0].startswith("This processor lacks 8-bit dot products (VNNI)")
     assert "session.x64quantprecision=1" in said[0]
     assert "--target ort-avx2" in said[0]
