@@ -118,6 +118,16 @@ def inferred_values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [value for value in values if value.name not in weights]
 
 
+def fixed_shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every value that has a fixed one, by name."""
+    shapes = {}
+    for value in values:
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(d.dim_value > 0 for d in dims):
+            shapes[value.name] = tuple(d.dim_value for d in dims)
+    return shapes
+
+
 @contextmanager
 def giving(model: onnx.ModelProto, tensors: Iterable[str]) -> Iterator[onnx.ModelProto]:
     """Enclose work on a model with other outputs, without a copy of it; they get no type."""
@@ -179,12 +189,7 @@ class Graph:
             values = inferred_values(self.model)
         except Exception as error:  # onnx's C++ core raises what it likes
             raise GraphError(f"the graph's shapes contradict each other: {error}") from None
-        shapes = {}
-        for value in values:
-            dims = value.type.tensor_type.shape.dim
-            if value.type.tensor_type.HasField("shape") and all(d.dim_value > 0 for d in dims):
-                shapes[value.name] = tuple(d.dim_value for d in dims)
-        return shapes
+        return fixed_shapes(values)
 
     @cached_property
     def constants(self) -> "Constants":

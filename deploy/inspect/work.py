@@ -8,7 +8,13 @@ import onnx
 from onnx import TensorProto
 
 from deploy.graph.activations import activations, fused_activation, fused_branch
-from deploy.graph.graph import Graph, attributes, without_large_constants
+from deploy.graph.graph import (
+    Graph,
+    attributes,
+    fixed_shapes,
+    inferred_values,
+    without_large_constants,
+)
 from deploy.graph.integers import DYNAMIC, FORMS, find_form
 from deploy.graph.profile import Profile
 from deploy.graph.qdq import DEQUANTIZE, QUANTIZE, QdqGraph
@@ -77,10 +83,9 @@ def describe_work(
         kept_float: nodes that its metadata name as kept float on purpose.
         profile: of the target that it was made for, if that is known.
     """
-    inferred = onnx.shape_inference.infer_shapes(with_known_shapes(graph.model))
-    values = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+    values = inferred_values(with_known_shapes(graph.model))
     types = {value.name: value.type.tensor_type.elem_type for value in values}
-    shapes = Graph(inferred).shapes | {k: v.shape for k, v in graph.constants.items()}
+    shapes = fixed_shapes(values) | {k: v.shape for k, v in graph.constants.items()}
     is_quantized = any(
         node.op_type in (QUANTIZE, *FORMS, *DYNAMIC) for node in graph.model.graph.node
     )
