@@ -23,7 +23,7 @@ from deploy.runtimes.torch import TorchRunner
 from deploy.store.artifacts import SCHEMA, Network
 from deploy.store.environment import command_line, describe_environment
 from deploy.store.reuse import images_sha256, stage_key
-from deploy.targets import GRAPHS, executed_in, graphs_for
+from deploy.targets import GRAPHS, VENDOR, executed_in, graphs_for
 from deploy.validate.classes import check_classes
 from deploy.validate.closeup import find_int8, measure_layers
 from deploy.validate.default_options import separate
@@ -231,13 +231,16 @@ def _graph_paths(network: Network, backend: Backend) -> dict[str, Path]:
     """Return the graphs to measure by the name that their results get.
 
     A runtime that does not execute others gets the INT8 graphs that are made for it, and, unless
-    it emulates a chip and takes its time, the float ones.
+    it emulates a chip and takes its time, the float ones. What others' quantizers made for another
+    runtime is left to that one: it may be the only one that can load it.
     """
     if network.given is not None:
         return {network.name: network.given}
     paths = {p: network.graph(p) for p in GRAPHS if network.graph(p).is_file()}
+    own = graphs_for(backend.runtime)
+    paths = {p: path for p, path in paths.items() if p in own or not p.endswith(VENDOR)}
     if not backend.takes_others:
-        own = graphs_for(backend.runtime) | (FLOATS if backend.soc is None else frozenset())
+        own |= FLOATS if backend.soc is None else frozenset()
         paths = {name: path for name, path in paths.items() if name in own}
         if not paths:
             made_for = executed_in(backend.runtime)[0].name

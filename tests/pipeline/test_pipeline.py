@@ -200,6 +200,17 @@ def test_validate_measures_torch_and_every_graph(quantized: Path, voc_root: Path
     assert result["dataset"]["images"] == 4
 
 
+def test_validate_leaves_what_others_made_for_another_runtime_to_that(
+    quantized: Path, voc_root: Path
+) -> None:
+    folder = quantized / VARIANT
+    (folder / "fp16.onnx").unlink()
+    shutil.copy(folder / "int8.onnx", folder / "int8-vendor.onnx")
+    (folder / "int8-openvino-vendor.onnx").write_bytes(b"for OpenVINO alone")
+    (result,) = deploy.validate([VARIANT], limit=1, voc_root=voc_root, out=quantized)
+    assert result["results"].keys() == {"torch", "fp32", "int8", "int8-vendor"}
+
+
 def test_validate_with_an_image_that_calibrated_is_refused_whatever_its_name(
     quantized: Path, voc_root: Path
 ) -> None:
