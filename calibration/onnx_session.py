@@ -1,4 +1,4 @@
-"""Sessions of onnxruntime, and graphs without their large constants, of which they get views."""
+"""Sessions of onnxruntime that get a graph's large constants beside it."""
 
 import math
 from collections.abc import Collection

@@ -136,19 +136,18 @@ def collect(
         for samples in passes:
             runners = next(groups)
             scores |= {name: Score(confusion=ConfusionMatrix(classes)) for name in runners}
-            seconds = {name: score.seconds for name, score in scores.items() if name in runners}
+            times = {name: scores[name].seconds for name in runners}
+            cold: dict[str, list[float]] = {name: [] for name in runners}
             for number, sample in enumerate(samples):
                 mask = sample.mask
                 view = read_view(sample, protocol, size, classes)
                 is_first = baseline is None or baseline in runners
                 if aloud and is_first and not view.is_labelled:
                     tell_unlabelled(sample)
-                if number == 0:  # it warms the networks up: the others are timed
-                    logits = {name: _run_first(run, view.image) for name, run in runners.items()}
-                    for name, values in logits.items():
-                        check_logits(name, values, classes)
-                else:
-                    logits = _run_timed(runners, view.image, seconds)
+                # the first image warms the networks up
+                logits = _run_timed(runners, view.image, times if number else cold)
+                for name, values in logits.items():
+                    check_logits(name, values, classes)
                 if baseline is not None and len(passes) > 1:
                     if is_first:
                         kept.append(logits[baseline])
@@ -160,8 +159,8 @@ def collect(
                 if watch is not None:
                     picture, truth = view.picture, view.truth
                     watch(Seen(name=sample.name, picture=picture, truth=truth, labels=labels))
-            if number == 0:
-                _run_timed(runners, view.image, seconds)
+            if number == 0:  # there is no other
+                _run_timed(runners, view.image, times)
             del runners
     return scores, mask
 
@@ -221,13 +220,6 @@ def score(
 def tell_unlabelled(sample: Sample) -> None:
     """Warn of a mask of ignored pixels only, whose image counts for fidelity alone."""
     LOGGER.warning("  %s labels no pixel: it plays no part in mIoU", sample.mask)
-
-
-def _run_first(run: Runner, image: Float32Array) -> Float32Array:
-    """Return the logits; what is timed runs, too, that its next image be timed like the others."""
-    if run.timed is not None:
-        run.timed(image)
-    return run(image)
 
 
 def _run_timed(
