@@ -29,7 +29,7 @@ def say_exact(runtime: str, options: str, costs: Sequence[float]) -> str:
             f"cannot saturate: deploy quantize --int8 --target {SAFE_TARGET}."
         )
     ends = dict.fromkeys(f"{cost:.2f}" for cost in (min(costs), max(costs))) if costs else ()
-    takes = f", which takes {' to '.join(ends)} times as long" if ends else ""
+    takes = f", which take {' to '.join(ends)} times as long" if ends else ""
     return (
         f"{text}Figures are of exact kernels{takes}: set the session entry {options} in the "
         f"application, too, or take deploy quantize --int8 --target {SAFE_TARGET}."
