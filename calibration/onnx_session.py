@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -17,7 +18,6 @@ PLAIN = {
     *(onnx.TensorProto.INT8, onnx.TensorProto.UINT8),
     *(onnx.TensorProto.INT32, onnx.TensorProto.INT64),
 }
-PROVIDERS = ("CPUExecutionProvider",)
 
 
 def session_options(threads: int) -> "onnxruntime.SessionOptions":
@@ -35,17 +35,17 @@ def session_options(threads: int) -> "onnxruntime.SessionOptions":
 
 
 def open_model(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto | Path,
     options: "onnxruntime.SessionOptions",
     disabled: Collection[str] = (),
 ) -> "onnxruntime.InferenceSession":
-    """Return a session of a graph in memory.
+    """Return a session of a graph, or of its file.
 
     Serialized whole, a graph of 600 MB takes seconds and is in memory twice more meanwhile.
 
     Args:
-        model: the graph; it is not changed.
-        options: of the session; they are given the constants.
+        model: not changed.
+        options: of the session; they are given the constants of a graph.
         disabled: names of optimizations that shall not be.
 
     Raises:
@@ -53,10 +53,27 @@ def open_model(
     """
     import onnxruntime
 
+    large: dict[str, onnxruntime.OrtValue] = {}  # onnxruntime copies them when it makes the session
+    source: str | bytes
+    if isinstance(model, Path):
+        source = str(model)
+    else:
+        skeleton, large = _apart(model)
+        source = skeleton.SerializeToString()
+        options.add_external_initializers(list(large), list(large.values()))
+    return onnxruntime.InferenceSession(
+        source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
+    )
+
+
+def _apart(model: onnx.ModelProto) -> tuple[onnx.ModelProto, "dict[str, onnxruntime.OrtValue]"]:
+    """Return a copy in which large constants are elsewhere, and their values by name."""
+    import onnxruntime
+
     skeleton = without_initializers(model)
     large = {}
     for tensor in model.graph.initializer:
-        if tensor.data_type not in PLAIN or _bytes(tensor) < LARGE_BYTES:
+        if tensor.data_type not in PLAIN or claimed_bytes(tensor) < LARGE_BYTES:
             skeleton.graph.initializer.append(tensor)
             continue
         outside = skeleton.graph.initializer.add(
@@ -68,13 +85,7 @@ def open_model(
         outside.external_data.add(key="location", value="memory")
         values = numpy_helper.to_array(tensor)
         large[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
-    options.add_external_initializers(list(large), list(large.values()))
-    return onnxruntime.InferenceSession(
-        skeleton.SerializeToString(),
-        options,
-        providers=list(PROVIDERS),
-        disabled_optimizers=list(disabled),
-    )
+    return skeleton, large
 
 
 def without_initializers(model: onnx.ModelProto, *but: str) -> onnx.ModelProto:
@@ -97,6 +108,7 @@ def _copy_fields(source: Message, target: Message, but: Collection[str]) -> None
             getattr(target, field.name).extend(value)
 
 
-def _bytes(tensor: onnx.TensorProto) -> int:
+def claimed_bytes(tensor: onnx.TensorProto) -> int:
+    """Return how many bytes a constant has by its shape; raises KeyError for an unknown type."""
     itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return int(math.prod(tensor.dims) * itemsize)

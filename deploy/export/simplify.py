@@ -93,9 +93,6 @@ def _simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
         copies = list(values)
         del field[:]
         field.extend(copies)
-    for name in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
-        if model.HasField(name):
-            setattr(simplified, name, getattr(model, name))
     return simplified, checked
 
 

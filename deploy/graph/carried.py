@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from deploy.errors import GraphError
 from deploy.graph.activations import fused_activation
-from deploy.graph.graph import Graph, attributes
+from deploy.graph.graph import Graph, attributes, rebuilt
 from deploy.graph.half import has_half
 from deploy.graph.integers import is_quantized
 from deploy.graph.qdq import DEQUANTIZE, QUANTIZE, QdqGraph
@@ -78,12 +78,8 @@ class _Unquantized:
                 self.nodes.append(copy)
         self.restore_outputs()
         used = {name for node in self.nodes for name in node.input}
-        model = onnx.ModelProto()
-        model.CopyFrom(source)
-        del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
-        model.graph.node.extend(self.nodes)
-        model.graph.initializer.extend(t for name, t in self.constants.items() if name in used)
-        return model
+        constants = (t for name, t in self.constants.items() if name in used)
+        return rebuilt(source, self.nodes, constants)
 
     def removes(self, node: onnx.NodeProto) -> bool:
         """Say whether a node vanishes; keep what it says."""

@@ -60,9 +60,18 @@ def with_nodes(
     constants = constants or {}
     kept = [t for t in model.graph.initializer if t.name not in constants]
     added = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    return rebuilt(model, nodes, [*kept, *added])
+
+
+def rebuilt(
+    model: onnx.ModelProto,
+    nodes: Iterable[onnx.NodeProto],
+    initializers: Iterable[onnx.TensorProto],
+) -> onnx.ModelProto:
+    """Return a copy of ``model`` with other nodes and initializers, and without inner shapes."""
     result = without_initializers(model, "node", "value_info")
     result.graph.node.extend(nodes)
-    result.graph.initializer.extend([*kept, *added])
+    result.graph.initializer.extend(initializers)
     return result
 
 

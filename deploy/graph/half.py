@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.graph.graph import Graph, inferred_values
+from deploy.graph.graph import Graph, inferred_values, rebuilt
 from deploy.graph.names import Names
 
 # Their results are values of their inputs (or of constants that are halves): nothing to round.
@@ -35,18 +35,12 @@ def emulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a float32 graph that rounds wherever ``model`` holds a float16 activation."""
     values = inferred_values(model)
     half = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
-    graph = Graph(model)
-    emulated = onnx.ModelProto()
-    emulated.CopyFrom(model)
-    body = emulated.graph
-    del body.node[:], body.initializer[:], body.value_info[:]
-    body.initializer.extend(_single(t) for t in model.graph.initializer)
-    for value in [*body.input, *body.output]:
+    graph, names = Graph(model), Names(model)
+    nodes = (made for node in model.graph.node for made in _emulated(graph, node, half, names))
+    emulated = rebuilt(model, nodes, map(_single, model.graph.initializer))
+    for value in [*emulated.graph.input, *emulated.graph.output]:
         if value.name in half:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-    names = Names(model)
-    for node in model.graph.node:
-        body.node.extend(_emulated(graph, node, half, names))
     return emulated
 
 

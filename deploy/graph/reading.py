@@ -1,15 +1,15 @@
 """Reading ONNX files with the doubt that a file from elsewhere deserves."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from deploy.calibration.errors import CalibrationError
+from deploy.calibration.onnx_session import claimed_bytes
 from deploy.errors import DeployError, GraphError
 from deploy.graph.graph import check_model, opset
 
@@ -81,8 +81,7 @@ def _check_tensor(path: Path, tensor: onnx.TensorProto) -> None:
             f"{path} keeps parameters in other files (external data): save it as one file"
         )
     try:
-        itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        claimed = math.prod(tensor.dims) * itemsize
+        claimed = claimed_bytes(tensor)
         if min(tensor.dims, default=0) < 0 or claimed > 16 * tensor.ByteSize():  # before it is made
             raise ValueError("it has fewer values than its shape")
         values = numpy_helper.to_array(tensor)

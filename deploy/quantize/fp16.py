@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.graph.graph import Graph
+from deploy.graph.graph import Graph, rebuilt
 from deploy.graph.names import Names
 
 HALF_MAX = 65504.0
@@ -94,17 +94,12 @@ class _Writer:
 
     def write(self) -> onnx.ModelProto:
         """Return the whole graph."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.graph.model)
         nodes = [copy for node in self.graph.model.graph.node for copy in self.copy(node)]
         for output in self.graph.outputs & self.half:
             nodes.append(self.cast(self.as_half(output), output, TensorProto.FLOAT))
         used = {name for node in nodes for name in node.input}
         kept = [t for t in self.graph.model.graph.initializer if t.name in used]
-        del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
-        model.graph.node.extend(nodes)
-        model.graph.initializer.extend([*kept, *self.constants.values()])
-        return model
+        return rebuilt(self.graph.model, nodes, [*kept, *self.constants.values()])
 
     def copy(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         """Yield the node, after the casts that its inputs need."""

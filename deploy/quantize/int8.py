@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from deploy.graph.activations import activations
-from deploy.graph.graph import Graph
+from deploy.graph.graph import Graph, rebuilt
 from deploy.graph.names import Names
 from deploy.graph.profile import Bias, Profile
 from deploy.quantize.placement import Placement
@@ -196,12 +196,7 @@ class _Writer:
             self.copy(node)
         used = {name for node in self.nodes for name in node.input}
         kept = [t for t in source.graph.initializer if t.name in used]
-        model = onnx.ModelProto()
-        model.CopyFrom(source)
-        del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
-        model.graph.node.extend(self.nodes)
-        model.graph.initializer.extend([*kept, *self.initializers.values()])
-        return model
+        return rebuilt(source, self.nodes, [*kept, *self.initializers.values()])
 
     def copy(self, node: onnx.NodeProto) -> None:
         """Append a node, reading dequantized inputs and writing quantized outputs."""

@@ -5,7 +5,6 @@ kernels that add in 32 bits: the same integers, so the same results. A float con
 Q/DQ stays float, and so does a bias that would overflow (deploy/graph/requantized.py).
 """
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from deploy.calibration.onnx_session import PROVIDERS, open_model, session_options
+from deploy.calibration.onnx_session import open_model, session_options
 from deploy.calibration.preprocess import Float32Array
 from deploy.graph.requantized import find_overflowing, find_requantized
 from deploy.runtimes.saturation import saturates
@@ -52,17 +51,17 @@ def open_session(
         return made
 
     if not exact:
-        return _session(model, options())
+        return open_model(model, options())
     needless = disabled_for(loaded(model))
     if not kernels_saturate():
-        return _session(model, options(), needless)
+        return open_model(model, options(), needless)
     unsigned = options()
     unsigned.add_session_config_entry(*EXACT_ENTRY)
     try:
-        return _session(model, unsigned, needless)
+        return open_model(model, unsigned, needless)
     except Exception:
         # QLinearConv with signed activations has no unsigned form; its kernels do not saturate
-        return _session(model, options(), needless)
+        return open_model(model, options(), needless)
 
 
 def disabled_for(model: onnx.ModelProto) -> list[str]:
@@ -75,24 +74,12 @@ def loaded(model: onnx.ModelProto | Path) -> onnx.ModelProto:
     return onnx.load(model, load_external_data=False) if isinstance(model, Path) else model
 
 
-def _session(
-    model: onnx.ModelProto | Path,
-    options: onnxruntime.SessionOptions,
-    disabled: Sequence[str] = (),
-) -> onnxruntime.InferenceSession:
-    if isinstance(model, onnx.ModelProto):
-        return open_model(model, options, disabled)
-    return onnxruntime.InferenceSession(
-        str(model), options, providers=list(PROVIDERS), disabled_optimizers=list(disabled)
-    )
-
-
 @cache
 def kernels_saturate() -> bool:
     """Say whether onnxruntime's 8-bit kernels saturate on this processor by default."""
 
     def run(model: onnx.ModelProto, image: Float32Array) -> Float32Array:
-        (result,) = _session(model, session_options(1)).run(None, {"image": image})
+        (result,) = open_model(model, session_options(1)).run(None, {"image": image})
         return np.asarray(result, dtype=np.float32)
 
     return saturates(run)

@@ -236,18 +236,19 @@ def _graph_paths(network: Network, backend: Backend) -> dict[str, Path]:
     """
     if network.given is not None:
         return {network.name: network.given}
-    paths = {p: network.graph(p) for p in GRAPHS if network.graph(p).is_file()}
-    own = graphs_for(backend.runtime)
-    paths = {p: path for p, path in paths.items() if p in own or not p.endswith(VENDOR)}
-    if not backend.takes_others:
-        own |= FLOATS if backend.soc is None else frozenset()
-        paths = {name: path for name, path in paths.items() if name in own}
-        if not paths:
-            made_for = executed_in(backend.runtime)[0].name
-            raise DeployError(
-                f"{network.name} has no graph for {backend.runtime} in {network.folder}: run "
-                f"'deploy quantize {network.name} --int8 --target {made_for}'"
-            )
+    wanted = graphs_for(backend.runtime)
+    if backend.takes_others:
+        wanted |= {name for name in GRAPHS if not name.endswith(VENDOR)}
+    elif backend.soc is None:
+        wanted |= FLOATS
+    paths = {name: network.graph(name) for name in GRAPHS if name in wanted}
+    paths = {name: path for name, path in paths.items() if path.is_file()}
+    if not paths and not backend.takes_others:
+        made_for = executed_in(backend.runtime)[0].name
+        raise DeployError(
+            f"{network.name} has no graph for {backend.runtime} in {network.folder}: run "
+            f"'deploy quantize {network.name} --int8 --target {made_for}'"
+        )
     if not paths:
         raise DeployError(
             f"{network.name} has no graph in {network.folder}: run 'deploy export {network.name}' "

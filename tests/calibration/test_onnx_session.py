@@ -11,6 +11,7 @@ from deploy.calibration.onnx_session import open_model, session_options, without
 from deploy.graph.graph import Graph
 from deploy.quantize.fp16 import convert_fp16
 from deploy.runtimes.onnxruntime import OnnxRunner
+from deploy.runtimes.sessions import open_session
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
 FORMS = {
@@ -33,6 +34,10 @@ def test_constants_beside_the_graph_change_nothing(
     apart = OnnxRunner(model, 1, exact=exact)
     np.testing.assert_array_equal(apart(IMAGE), whole(IMAGE))
     assert apart.execution() == whole.execution()
+    assert apart.name == "the graph"
+    session = open_session(model, 1, exact=exact)
+    feed = {apart.input_name: IMAGE.astype(apart.input_type)}
+    np.testing.assert_array_equal(session.run(None, feed)[0][0], apart(IMAGE))
     assert model.SerializeToString(deterministic=True) == before
 
 
@@ -51,6 +56,22 @@ def test_a_large_constant_is_not_in_what_onnxruntime_is_given(
     graph = helper.make_graph([node], "g", ports[:1], ports[1:], [weight])
     open_model(helper.make_model(graph), session_options(1))
     assert sizes[0] < 1000
+
+
+def test_a_session_has_its_own_copy_of_the_constants() -> None:
+    rows = np.arange(2**22, dtype=np.float32).reshape(2**11, 2**11)
+    node = helper.make_node("Gather", ["w", "x"], ["y"])  # what no kernel packs
+    given = helper.make_tensor_value_info("x", TensorProto.INT64, [1])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2**11])
+    weight = numpy_helper.from_array(rows, "w")
+    graph = helper.make_graph([node], "g", [given], [result], [weight])
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, ir_version=10, opset_imports=opsets)
+    session = open_model(model, session_options(1))
+    others = [np.zeros_like(rows) for _ in range(4)]  # where the values were
+    found = session.run(None, {"x": np.array([2**10])})[0][0]
+    np.testing.assert_array_equal(found, rows[2**10])
+    assert not any(other.any() for other in others)
 
 
 def test_without_initializers_keeps_all_else() -> None:
